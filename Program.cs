@@ -874,7 +874,8 @@ static class Judgement
 // may return before anything is written), so it follows the journal and is rebuilt from it whenever it is in doubt.
 
 /// <summary>A change of state, as it stands in the journal: At is when we learned of it, and one of the others is set.</summary>
-sealed record Entry(DateTimeOffset At, Envelope? Message = null, ManualSuppression? Suppress = null, Lift? Lift = null)
+sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [property: JsonPropertyName("message")] Envelope? Message = null,
+    [property: JsonPropertyName("suppress")] ManualSuppression? Suppress = null, [property: JsonPropertyName("lift")] Lift? Lift = null)
 {
     static readonly JsonWriterOptions AsSent = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, SkipValidation = true };
 
@@ -902,10 +903,11 @@ sealed record Entry(DateTimeOffset At, Envelope? Message = null, ManualSuppressi
 }
 
 /// <summary>An address suppressed by hand.</summary>
-sealed record ManualSuppression(string Address, string Reason, string? Note = null);
+sealed record ManualSuppression([property: JsonPropertyName("address")] string Address, [property: JsonPropertyName("reason")] string Reason,
+    [property: JsonPropertyName("note")] string? Note = null);
 
 /// <summary>A suppression lifted by hand.</summary>
-sealed record Lift(string Address);
+sealed record Lift([property: JsonPropertyName("address")] string Address);
 
 /// <summary>A place in the journal: a segment's number and a byte offset in it.</summary>
 readonly record struct Position(int Segment, long Offset)
