@@ -1,35 +1,14 @@
 // FeedbackReceiver: SES tells SNS who bounced and who complained; this receiver keeps it, believes no forgery, and
-// answers `curl localhost:8081/suppressed/<email>`.
+// answers `curl localhost:8081/suppressed/<email>`. The life of one message, from top to bottom:
 //
 //   POST /sns -> envelope -> topic -> signature -> SES event -> journal (on disk) -> suppressions -> 200
 //                                                                 |
 //                                                                 +-> follower thread -> LiteDB (history, counts)
 //
-// The life of one message, from top to bottom:
 //    1. Composition   2. Settings   3. Endpoints   4. SNS   5. SES   6. Judgement   7. Journal   8. Store   9. Plumbing
 
-using System.Buffers;
-using System.Collections.Concurrent;
-using System.Collections.Frozen;
-using System.ComponentModel.DataAnnotations;
-using System.Globalization;
-using System.Net;
-using System.Runtime.InteropServices;
-using System.Security.Cryptography;
-using System.Security.Cryptography.X509Certificates;
-using System.Text;
-using System.Text.Encodings.Web;
-using System.Text.Json;
-using System.Text.Json.Serialization;
-using System.Text.RegularExpressions;
 using LiteDB;
 using LiteDB.Engine;
-using Microsoft.AspNetCore.Http.Features;
-using Microsoft.AspNetCore.Http.HttpResults;
-using Microsoft.AspNetCore.Mvc;
-using Microsoft.AspNetCore.Server.Kestrel.Core;
-using Microsoft.Extensions.Options;
-using Microsoft.Win32.SafeHandles;
 using JsonSerializer = System.Text.Json.JsonSerializer;
 
 return await Receiver.RunAsync(args);
@@ -37,48 +16,41 @@ return await Receiver.RunAsync(args);
 // ---- 1. Composition ---------------------------------------------------------------------------------------------
 // Everything that exists, once, and every route on one line.
 
-static class Receiver
-{
-    /// <summary>Runs the receiver, or `rebuild`, until told to stop. Returns the exit code: 1 and one line on stderr for
+static class Receiver {
+    /// <summary>Runs the receiver, or `rebuild`, until told to stop. Returns the exit code: 1, after one line on stderr, for
     /// a wrong setting, a folder that another process holds, or a taken port.</summary>
-    public static async Task<int> RunAsync(string[] args)
-    {
-        try
-        {
+    public static async Task<int> RunAsync(string[] args) {
+        try {
             bool rebuild = args is ["rebuild", ..];
             await using var app = Build(rebuild ? args[1..] : args);
             if (rebuild) await app.Services.GetRequiredService<LiteDbStore>().RebuildAsync();
             else await app.RunAsync();
             return 0;
-        }
-        catch (Exception refusal) when (refusal is Refusal or OptionsValidationException or IOException)
-        {
+        } catch (Exception refusal) when (refusal is Refusal or OptionsValidationException or IOException) {
             await Console.Error.WriteLineAsync("FeedbackReceiver: " + refusal.Message);
             return 1;
         }
     }
 
     /// <summary>Composes the receiver. <paramref name="with"/> is where tests put their clock, their disk and their SNS.</summary>
-    public static WebApplication Build(string[] args, Action<WebApplicationBuilder>? with = null)
-    {
+    public static WebApplication Build(string[] args, Action<WebApplicationBuilder>? with = null) {
         var builder = WebApplication.CreateSlimBuilder(args);
         ReceiverOptions.AddTo(builder);
-        builder.WebHost.ConfigureKestrel((context, kestrel) => Listeners.Configure(kestrel, context.Configuration));
-        builder.Services.AddSingleton(TimeProvider.System).AddSingleton(_ => SnsConfirmer.CreateClient());
-        builder.Services.AddSingleton<SigningCertificates>().AddSingleton<SnsVerifier>().AddSingleton<SnsConfirmer>();
-        builder.Services.AddSingleton<Disk>().AddSingleton<Journal>().AddSingleton<LiteDbStore>();
-        builder.Services.AddSingleton<IFeedbackStore>(services => services.GetRequiredService<LiteDbStore>());
-        builder.Services.AddHostedService(services => services.GetRequiredService<LiteDbStore>());
-        builder.Services.AddSingleton<Refusals>().AddSingleton<Intake>().AddSingleton<Guard>();
+        builder.WebHost.ConfigureKestrel((context, kestrel) => Guard.Listen(kestrel, context.Configuration));
         builder.Services.ConfigureHttpJsonOptions(json => json.SerializerOptions.TypeInfoResolverChain.Insert(0, ApiJson.Default));
+        builder.Services.AddSingleton(TimeProvider.System).AddSingleton(_ => SnsClient.CreateHttp()).AddSingleton<SnsClient>()
+            .AddSingleton<SigningCertificates>().AddSingleton<SnsVerifier>().AddSingleton<Intake>().AddSingleton<Guard>()
+            .AddSingleton<Disk>().AddSingleton<Journal>().AddSingleton<LiteDbStore>()
+            .AddSingleton<IFeedbackStore>(services => services.GetRequiredService<LiteDbStore>())
+            .AddHostedService(services => services.GetRequiredService<LiteDbStore>());
         Extras.AddTo(builder);
         with?.Invoke(builder);
 
         var app = builder.Build();
         app.Use(app.Services.GetRequiredService<Guard>().AdmitAsync);
-        app.MapPost("/sns", Endpoints.ReceiveAsync).WithMetadata(OpenToAll.Mark);
-        app.MapGet("/sns", Endpoints.Explain).WithMetadata(OpenToAll.Mark);
-        app.MapGet("/health", Endpoints.HealthAsync).WithMetadata(OpenToAll.Mark);
+        app.MapPost("/sns", Endpoints.ReceiveAsync).WithMetadata(Guard.OpenToAll);
+        app.MapGet("/sns", Endpoints.Explain).WithMetadata(Guard.OpenToAll);
+        app.MapGet("/health", Endpoints.HealthAsync).WithMetadata(Guard.OpenToAll);
         app.MapMethods("/suppressed/{**address}", ["GET", "HEAD"], Endpoints.FindAsync);
         app.MapPut("/suppressed/{**address}", Endpoints.SuppressAsync);
         app.MapDelete("/suppressed/{**address}", Endpoints.LiftAsync);
@@ -89,11 +61,9 @@ static class Receiver
 }
 
 /// <summary>The seam for extras/: a file there implements its own line; without the file the call compiles to nothing.</summary>
-static partial class Extras
-{
+static partial class Extras {
     public static void AddTo(WebApplicationBuilder builder) => AddQueueConsumer(builder);
     public static void MapTo(WebApplication app) => MapReports(app);
-
     static partial void AddQueueConsumer(WebApplicationBuilder builder); // extras/QueueConsumer.cs
     static partial void MapReports(WebApplication app);                  // extras/Reports.cs
 }
@@ -103,34 +73,40 @@ sealed class Refusal(string message) : Exception(message);
 
 // ---- 2. Settings ------------------------------------------------------------------------------------------------
 // appsettings.json beside the executable, under the one in the working directory, the environment and the command line.
-// A wrong setting stops the start in one line that names it.
+// A wrong setting stops the start in one line that names it. README.md says what each is for.
 
-/// <summary>All settings of the receiver proper; README.md lists them.</summary>
-sealed class ReceiverOptions : IValidatableObject
-{
+sealed class ConnectionStringsOptions { public string Feedback { get; set; } = "Filename=data/feedback.db"; }
+sealed class JournalOptions { public string Directory { get; set; } = "data/journal"; }
+sealed class ApiOptions { public string Key { get; set; } = ""; }
+sealed class SuppressionOptions { public int SoftBounceLimit { get; set; } }
+
+sealed class SnsOptions {
+    public string[] TopicArns { get; set; } = [];
+    public string CertificateDirectory { get; set; } = "data/certificates";
+    public int MinimumSignatureVersion { get; set; } = 1;
+}
+
+sealed class ReceiverOptions : IValidatableObject {
     [Required] public ConnectionStringsOptions ConnectionStrings { get; set; } = new();
     public JournalOptions Journal { get; set; } = new();
     public SnsOptions Sns { get; set; } = new();
     public ApiOptions Api { get; set; } = new();
     public SuppressionOptions Suppression { get; set; } = new();
 
-    public static void AddTo(WebApplicationBuilder builder)
-    {
-        var beside = new ConfigurationBuilder().SetBasePath(AppContext.BaseDirectory).AddInMemoryCollection(
-            [new("Kestrel:Endpoints:Webhook:Url", "http://localhost:8080"), new("Kestrel:Endpoints:Private:Url", "http://localhost:8081")])
-            .AddJsonFile("appsettings.json", optional: true).Build();
+    public static void AddTo(WebApplicationBuilder builder) {
+        var beside = new ConfigurationBuilder().SetBasePath(AppContext.BaseDirectory).AddInMemoryCollection([
+            new("Kestrel:Endpoints:Webhook:Url", "http://localhost:8080"), new("Kestrel:Endpoints:Private:Url", "http://localhost:8081"),
+        ]).AddJsonFile("appsettings.json", optional: true).Build();
         builder.Configuration.Sources.Insert(0, new ChainedConfigurationSource { Configuration = beside });
         builder.Services.AddOptions<ReceiverOptions>().Bind(builder.Configuration).ValidateOnStart();
         builder.Services.AddSingleton<IValidateOptions<ReceiverOptions>, ReceiverOptionsValidator>();
     }
 
-    public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
-    {
+    public IEnumerable<ValidationResult> Validate(ValidationContext validationContext) {
         if (Sns.TopicArns.Length == 0)
             yield return new("Sns:TopicArns is empty: name the topics to believe, as in Sns__TopicArns__0=arn:aws:sns:...");
         foreach (string arn in Sns.TopicArns)
-            if (Topic.Parse(arn) is null)
-                yield return new($"Sns:TopicArns: '{arn}' is not the ARN of a standard SNS topic");
+            if (Topic.Parse(arn) is null) yield return new($"Sns:TopicArns: '{arn}' is not the ARN of a standard SNS topic");
         if (Sns.MinimumSignatureVersion is not (1 or 2)) yield return new("Sns:MinimumSignatureVersion must be 1 or 2");
         if (Sns.CertificateDirectory.Length == 0) yield return new("Sns:CertificateDirectory is empty");
         if (Journal.Directory.Length == 0) yield return new("Journal:Directory is empty");
@@ -143,53 +119,14 @@ sealed class ReceiverOptions : IValidatableObject
     }
 }
 
-[OptionsValidator]
-sealed partial class ReceiverOptionsValidator : IValidateOptions<ReceiverOptions>;
-
-sealed class ConnectionStringsOptions
-{
-    /// <summary>`Filename=path` of the LiteDB file.</summary>
-    public string Feedback { get; set; } = "Filename=data/feedback.db";
-    public string Path => Feedback["Filename=".Length..].TrimEnd(';');
-}
-
-sealed class JournalOptions
-{
-    /// <summary>Where the journal lies: one process at a time, on a local disk.</summary>
-    public string Directory { get; set; } = "data/journal";
-}
-
-sealed class SnsOptions
-{
-    /// <summary>The topics whose messages are believed, as whole ARNs.</summary>
-    public string[] TopicArns { get; set; } = [];
-    /// <summary>A pem lying here under the file name of its URL is trusted; downloads are kept here.</summary>
-    public string CertificateDirectory { get; set; } = "data/certificates";
-    /// <summary>1 accepts SHA-1 and SHA-256 signatures, 2 only SHA-256.</summary>
-    public int MinimumSignatureVersion { get; set; } = 1;
-}
-
-sealed class ApiOptions
-{
-    /// <summary>Opens the private routes on the webhook listener and to other machines. Empty: closed there.</summary>
-    public string Key { get; set; } = "";
-}
-
-sealed class SuppressionOptions
-{
-    /// <summary>So many soft bounces in a row, with no Delivery between, suppress. 0: they never do.</summary>
-    public int SoftBounceLimit { get; set; }
-}
+[OptionsValidator] sealed partial class ReceiverOptionsValidator : IValidateOptions<ReceiverOptions>;
 
 /// <summary>A topic that the operator named, and the only host that speaks for it.</summary>
-sealed partial record Topic(string Arn, string Host)
-{
+sealed partial record Topic(string Arn, string Host) {
     // Partitions and their suffixes: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
-    static readonly FrozenDictionary<string, string> Suffixes = new Dictionary<string, string>
-    {
-        ["aws"] = "amazonaws.com", ["aws-us-gov"] = "amazonaws.com", ["aws-cn"] = "amazonaws.com.cn",
-        ["aws-iso"] = "c2s.ic.gov", ["aws-iso-b"] = "sc2s.sgov.gov", ["aws-iso-e"] = "cloud.adc-e.uk",
-        ["aws-iso-f"] = "csp.hci.ic.gov", ["aws-eusc"] = "amazonaws.eu",
+    static readonly FrozenDictionary<string, string> Suffixes = new Dictionary<string, string> {
+        ["aws"] = "amazonaws.com", ["aws-us-gov"] = "amazonaws.com", ["aws-cn"] = "amazonaws.com.cn", ["aws-eusc"] = "amazonaws.eu",
+        ["aws-iso"] = "c2s.ic.gov", ["aws-iso-b"] = "sc2s.sgov.gov", ["aws-iso-e"] = "cloud.adc-e.uk", ["aws-iso-f"] = "csp.hci.ic.gov",
     }.ToFrozenDictionary();
 
     /// <summary>Null when this is no ARN of a standard topic in a partition that we know.</summary>
@@ -205,48 +142,41 @@ sealed partial record Topic(string Arn, string Host)
 
     [GeneratedRegex(@"\Aarn:(aws[a-z-]*):sns:([a-z]+(?:-[a-z]+)+-[0-9]+):[0-9]{12}:[A-Za-z0-9_-]{1,256}\z")]
     private static partial Regex Arns();
-
     [GeneratedRegex(@"\ASimpleNotificationService-[0-9a-fA-F]{1,64}\.pem\z")]
     private static partial Regex CertificateNames();
 }
 
 // ---- 3. Endpoints -----------------------------------------------------------------------------------------------
 // To SNS 2xx means "kept", 4xx "never", 5xx "again": docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html
-// So a verdict becomes a status in one place, and 4xx is only for what will never be right.
 
-static class Endpoints
-{
-    /// <summary>POST /sns. Answers 200 only when the message is on disk.</summary>
-    public static async Task<ContentHttpResult> ReceiveAsync(HttpContext context, Intake intake)
-    {
-        var (status, why) = Answer(await intake.ReceiveAsync(context.Request, context.RequestAborted));
-        if (status == 503) context.Response.Headers.RetryAfter = "20";
-        return TypedResults.Text(why + "\n", "text/plain", Encoding.UTF8, status);
-    }
-
-    static (int Status, string Why) Answer(Verdict verdict) => verdict switch
-    {
-        Verdict.Kept => (200, "kept"),
-        Verdict.Confirmed => (200, "subscription confirmed"),
-        Verdict.Unread => (200, "kept, but it is no SES event that this receiver can read"),
-        Verdict.Malformed => (400, "no SNS envelope: UTF-8 JSON with Type, MessageId, TopicArn, Message, Timestamp, SignatureVersion, "
+/// <summary>What becomes of a message, and what SNS is told. 200 only for what is on disk, 4xx only for what will never be
+/// right, 503 for what a later try may mend.</summary>
+sealed record Verdict(int Status, string Why) {
+    public static readonly Verdict Kept = new(200, "kept"), Confirmed = new(200, "subscription confirmed"),
+        Unread = new(200, "kept, but it is no SES event that this receiver can read"),
+        Malformed = new(400, "no SNS envelope: UTF-8 JSON with Type, MessageId, TopicArn, Message, Timestamp, SignatureVersion, "
             + "Signature and SigningCertURL, each once (is raw message delivery on?)"),
-        Verdict.UnknownType => (400, "Type is none that SNS posts"),
-        Verdict.ControlCharacter => (400, "control character in a signed field other than Message"),
-        Verdict.UnknownTopic => (403, "TopicArn is not among Sns:TopicArns"),
-        Verdict.UntrustedCertificateUrl => (403, "SigningCertURL is not of this topic's SNS"),
-        Verdict.UnsupportedVersion => (403, "SignatureVersion is not 1 or 2, or under Sns:MinimumSignatureVersion"),
-        Verdict.UnusableCertificate => (403, "the signing certificate has no RSA key of 2048 bits, or was not valid at Timestamp"),
-        Verdict.BadSignature => (403, "the signature does not fit"),
-        Verdict.TooLarge => (413, "over 1 MiB"),
-        Verdict.CertificateUnavailable => (503, "the signing certificate cannot be had now"),
-        Verdict.Sha1Forbidden => (503, "this host forbids SHA-1: set SignatureVersion 2 on the topic"),
-        Verdict.NotConfirmed => (503, "the subscription could not be confirmed now"),
-        Verdict.Unwritable => (503, "the journal cannot be written now"),
-        Verdict.Busy => (503, "too much is waiting"),
-        Verdict.Incomplete => (503, "the body did not come"),
-        _ => throw new ArgumentOutOfRangeException(nameof(verdict), verdict, "no answer"),
-    };
+        UnknownType = new(400, "Type is none that SNS posts"),
+        ControlCharacter = new(400, "control character in a signed field other than Message"),
+        UnknownTopic = new(403, "TopicArn is not among Sns:TopicArns"),
+        UntrustedCertificateUrl = new(403, "SigningCertURL is not of this topic's SNS"),
+        UnsupportedVersion = new(403, "SignatureVersion is not 1 or 2, or under Sns:MinimumSignatureVersion"),
+        UnusableCertificate = new(403, "the signing certificate has no RSA key of 2048 bits, or was not valid at Timestamp"),
+        BadSignature = new(403, "the signature does not fit"), TooLarge = new(413, "over 1 MiB"),
+        CertificateUnavailable = new(503, "the signing certificate cannot be had now"),
+        Sha1Forbidden = new(503, "this host forbids SHA-1: set SignatureVersion 2 on the topic"),
+        NotConfirmed = new(503, "the subscription could not be confirmed now"), Busy = new(503, "too much is waiting"),
+        Unwritable = new(503, "the journal cannot be written now"), Incomplete = new(503, "the body did not come");
+    public bool IsRefusal => Status != 200;
+}
+
+static class Endpoints {
+    /// <summary>POST /sns. Answers 200 only when the message is on disk.</summary>
+    public static async Task<ContentHttpResult> ReceiveAsync(HttpContext context, Intake intake) {
+        var verdict = await intake.ReceiveAsync(context.Request, context.RequestAborted);
+        if (verdict.Status == 503) context.Response.Headers.RetryAfter = "20";
+        return TypedResults.Text(verdict.Why + "\n", "text/plain", Encoding.UTF8, verdict.Status);
+    }
 
     /// <summary>GET /sns: what this URL is, for whoever opens it in a browser.</summary>
     public static ContentHttpResult Explain() => TypedResults.Text(
@@ -258,55 +188,46 @@ static class Endpoints
         ? TypedResults.Text("ok\n") : TypedResults.Text("the journal cannot be written\n", statusCode: 503);
 
     /// <summary>GET and HEAD /suppressed/{address}: 200 suppressed, 404 not, 503 while that cannot be told.</summary>
-    public static async Task<Results<JsonHttpResult<Answer>, ProblemHttpResult>> FindAsync(
-        HttpContext context, IFeedbackStore store, CancellationToken cancellation)
-    {
+    public static async Task<Results<JsonHttpResult<Answer>, ProblemHttpResult>> FindAsync(HttpContext context, IFeedbackStore store) {
         string address = AddressIn(context);
-        if (await store.FindAsync(Address.Key(address), cancellation) is not { } known) return Problems.NotLoaded(context);
-        if (!known.Suppressed && !Address.IsAddress(address)) return Problems.NoAddress();
+        if (await store.FindAsync(Address.Key(address)) is not { } known) return Problem.NotLoaded(context);
+        if (!known.Suppressed && !Address.IsAddress(address)) return Problem.NoAddress;
         context.Response.Headers["X-Suppressed"] = known.Suppressed ? "true" : "false";
-        return TypedResults.Json(new Answer(address, known), ApiJson.Default.Answer, statusCode: known.Suppressed ? 200 : 404);
+        return TypedResults.Json(new Answer(address, known), ApiJson.Readable.Answer, statusCode: known.Suppressed ? 200 : 404);
     }
 
     /// <summary>PUT /suppressed/{address}: suppresses by hand. 201, or 200 when it was suppressed already.</summary>
     public static async Task<Results<JsonHttpResult<Answer>, ProblemHttpResult>> SuppressAsync(
-        HttpContext context, IFeedbackStore store, TimeProvider clock, CancellationToken cancellation)
-    {
+        HttpContext context, IFeedbackStore store, TimeProvider clock) {
         string address = AddressIn(context), key = Address.Key(address);
-        if (!Address.IsAddress(address)) return Problems.NoAddress();
-        if (await SuppressBody.ReadAsync(context.Request, cancellation) is not { } body) return Problems.BadBody();
-        bool before = await store.FindAsync(key, cancellation) is { Suppressed: true };
+        if (!Address.IsAddress(address)) return Problem.NoAddress;
+        if (await SuppressBody.ReadAsync(context.Request) is not { } body) return Problem.BadBody;
+        bool before = await store.FindAsync(key) is { Suppressed: true };
         var commit = await store.CommitAsync(new Entry(clock.GetUtcNow(), Suppress: new(key, Reason.Manual, body.Note)));
-        if (commit is not Commit.Kept) return Problems.Of(commit, context);
-        if (await store.FindAsync(key, cancellation) is not { } known) return Problems.NotLoaded(context);
-        return TypedResults.Json(new Answer(address, known), ApiJson.Default.Answer, statusCode: before ? 200 : 201);
+        if (commit is not Commit.Kept) return Problem.NotKept(commit, context);
+        if (await store.FindAsync(key) is not { } known) return Problem.NotLoaded(context);
+        return TypedResults.Json(new Answer(address, known), ApiJson.Readable.Answer, statusCode: before ? 200 : 201);
     }
 
     /// <summary>DELETE /suppressed/{address}: lifts it, keeps the history. Evidence from before never suppresses again.</summary>
-    public static async Task<Results<NoContent, ProblemHttpResult>> LiftAsync(
-        HttpContext context, IFeedbackStore store, TimeProvider clock, CancellationToken cancellation)
-    {
+    public static async Task<Results<NoContent, ProblemHttpResult>> LiftAsync(HttpContext context, IFeedbackStore store, TimeProvider clock) {
         string address = AddressIn(context), key = Address.Key(address);
-        if (await store.FindAsync(key, cancellation) is not { } known) return Problems.NotLoaded(context);
-        if (!known.Suppressed) return Address.IsAddress(address) ? Problems.NotSuppressed() : Problems.NoAddress();
+        if (await store.FindAsync(key) is not { } known) return Problem.NotLoaded(context);
+        if (!known.Suppressed) return Address.IsAddress(address) ? Problem.NotSuppressed : Problem.NoAddress;
         var commit = await store.CommitAsync(new Entry(clock.GetUtcNow(), Lift: new(key)));
-        return commit is Commit.Kept ? TypedResults.NoContent() : Problems.Of(commit, context);
+        return commit is Commit.Kept ? TypedResults.NoContent() : Problem.NotKept(commit, context);
     }
 
     /// <summary>GET /history/{address}: its events, newest first, 1,000 at most. `complete` is false when the follower
     /// was more than two seconds behind.</summary>
-    public static async Task<Results<ContentHttpResult, ProblemHttpResult>> HistoryAsync(
-        HttpContext context, IFeedbackStore store, CancellationToken cancellation)
-    {
+    public static async Task<Results<ContentHttpResult, ProblemHttpResult>> HistoryAsync(HttpContext context, IFeedbackStore store) {
         string address = AddressIn(context);
-        if (!Address.IsAddress(address)) return Problems.NoAddress();
-        return await store.HistoryAsync(Address.Key(address), cancellation) is { } json
-            ? TypedResults.Text(json, "application/json") : Problems.NotLoaded(context);
+        if (!Address.IsAddress(address)) return Problem.NoAddress;
+        return await store.HistoryAsync(Address.Key(address)) is { } json ? TypedResults.Text(json, "application/json") : Problem.NotLoaded(context);
     }
 
     // From the raw target: routing leaves %2F as it is but decodes the rest, which cannot be told apart afterwards.
-    static string AddressIn(HttpContext context)
-    {
+    static string AddressIn(HttpContext context) {
         string target = context.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget.Split('?')[0];
         string route = context.Request.Path.Value!, prefix = route[..(route.IndexOf('/', 1) + 1)];
         int at = target.IndexOf(prefix, StringComparison.Ordinal);
@@ -316,76 +237,59 @@ static class Endpoints
 
 /// <summary>Who may ask. Both listeners answer /sns and /health to everyone. For the rest the private listener wants
 /// nothing from this machine; from elsewhere, and on the webhook listener, the key is wanted.</summary>
-sealed class Guard(IOptions<ReceiverOptions> options)
-{
+sealed class Guard(IOptions<ReceiverOptions> options) {
+    sealed class Open; // on a route: it needs no key anywhere
+    sealed class PrivateListener; // on a connection that the private listener accepted; nothing in a request can bring it
+
+    public static readonly object OpenToAll = new Open();
     readonly byte[]? _key = options.Value.Api.Key.Length == 0 ? null : Hash(options.Value.Api.Key);
 
-    public Task AdmitAsync(HttpContext context, RequestDelegate next)
-    {
-        if (context.GetEndpoint()?.Metadata.GetMetadata<OpenToAll>() is not null) return next(context);
-        bool isPrivate = context.Features.Get<PrivateListener>() is not null;
-        var headers = context.Request.Headers;
-        bool local = isPrivate && (context.Connection.RemoteIpAddress is not { } remote || IPAddress.IsLoopback(remote));
-        // Another name in Host or Origin: a page from elsewhere has a browser on this machine ask for it (DNS rebinding).
-        if (local && IsLoopback(context.Request.Host.Host) && IsFromHere(headers.Origin)) return next(context);
-        if (HasKey(headers.Authorization)) return next(context);
-        if (local) return Problems.Write(context, 403, "the private listener answers to the name localhost, or to the key");
-        if (_key is null && !isPrivate) return Problems.Write(context, 404, "nothing here");
-        headers = context.Response.Headers;
-        headers.WWWAuthenticate = "Bearer, Basic realm=\"FeedbackReceiver\", charset=\"UTF-8\"";
-        return Problems.Write(context, 401, "Api:Key is wanted, as a bearer token or as a Basic password");
-    }
-
-    bool HasKey(string? authorization)
-    {
-        if (_key is null || authorization?.Split(' ', 2) is not [var scheme, var credentials]) return false;
-        if (scheme.Equals("Basic", StringComparison.OrdinalIgnoreCase))
-        {
-            byte[] pair = new byte[credentials.Length];
-            if (!Convert.TryFromBase64String(credentials, pair, out int length)) return false;
-            credentials = Encoding.UTF8.GetString(pair, 0, length).Split(':', 2)[^1];
-        }
-        else if (!scheme.Equals("Bearer", StringComparison.OrdinalIgnoreCase)) return false;
-        return CryptographicOperations.FixedTimeEquals(Hash(credentials), _key);
-    }
-
-    static byte[] Hash(string key) => SHA256.HashData(Encoding.UTF8.GetBytes(key));
-
-    static bool IsFromHere(string? origin) => string.IsNullOrEmpty(origin)
-        || (Uri.TryCreate(origin, UriKind.Absolute, out var from) && IsLoopback(from.Host));
-
-    /// <summary>Whether a host name can only mean this machine.</summary>
-    public static bool IsLoopback(string host) => host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
-        || (IPAddress.TryParse(host, out var address) && IPAddress.IsLoopback(address));
-}
-
-/// <summary>Marks a route that needs no key anywhere.</summary>
-sealed class OpenToAll { public static readonly OpenToAll Mark = new(); }
-
-/// <summary>Put on each connection that the private listener accepts; nothing in a request can bring it.</summary>
-sealed class PrivateListener;
-
-static class Listeners
-{
     /// <summary>Binds Kestrel:Endpoints. One by any other name than Private is a webhook listener: closed.</summary>
     /// <exception cref="Refusal">The private listener could be reached from elsewhere without a key.</exception>
-    public static void Configure(KestrelServerOptions kestrel, IConfiguration configuration)
-    {
+    public static void Listen(KestrelServerOptions kestrel, IConfiguration configuration) {
         string url = configuration["Kestrel:Endpoints:Private:Url"]!;
         var binding = BindingAddress.Parse(url);
-        if (!binding.IsUnixPipe && !Guard.IsLoopback(binding.Host) && string.IsNullOrEmpty(configuration["Api:Key"]))
+        if (!binding.IsUnixPipe && !IsLoopback(binding.Host) && string.IsNullOrEmpty(configuration["Api:Key"]))
             throw new Refusal($"Kestrel:Endpoints:Private:Url {url} can be reached from other machines: set Api:Key first");
         kestrel.AddServerHeader = false;
         kestrel.Limits.MaxRequestBodySize = Intake.MaxBytes;
         kestrel.Limits.MaxConcurrentConnections = 1000;
         kestrel.Limits.MinRequestBodyDataRate = new(bytesPerSecond: 64 << 10, gracePeriod: TimeSpan.FromSeconds(5));
-        kestrel.Configure(configuration.GetSection("Kestrel")).Endpoint("Private", endpoint =>
-            endpoint.ListenOptions.Use(next => connection =>
-            {
-                connection.Features.Set(new PrivateListener());
-                return next(connection);
-            }));
+        kestrel.Configure(configuration.GetSection("Kestrel")).Endpoint("Private", endpoint => endpoint.ListenOptions.Use(next => connection => {
+            connection.Features.Set(new PrivateListener());
+            return next(connection);
+        }));
     }
+
+    public Task AdmitAsync(HttpContext context, RequestDelegate next) {
+        if (context.GetEndpoint()?.Metadata.GetMetadata<Open>() is not null) return next(context);
+        bool isPrivate = context.Features.Get<PrivateListener>() is not null;
+        bool local = isPrivate && (context.Connection.RemoteIpAddress is not { } remote || IPAddress.IsLoopback(remote));
+        var headers = context.Request.Headers;
+        // Another name in Host or Origin: a page from elsewhere has a browser on this machine ask for it (DNS rebinding).
+        if (local && IsLoopback(context.Request.Host.Host) && IsFromHere(headers.Origin)) return next(context);
+        if (HasKey(headers.Authorization)) return next(context);
+        if (local) return Problem.Of(403, "The private listener answers to the name localhost, or to the key.").ExecuteAsync(context);
+        if (_key is null && !isPrivate) return Problem.Of(404, "Nothing is here.").ExecuteAsync(context);
+        context.Response.Headers.WWWAuthenticate = "Bearer, Basic realm=\"FeedbackReceiver\", charset=\"UTF-8\"";
+        return Problem.Of(401, "Api:Key is wanted, as a bearer token or as a Basic password.").ExecuteAsync(context);
+    }
+
+    bool HasKey(string? authorization) {
+        if (_key is null || authorization?.Split(' ', 2) is not [var scheme, var credentials]) return false;
+        if (scheme.Equals("Basic", StringComparison.OrdinalIgnoreCase)) {
+            byte[] pair = new byte[credentials.Length];
+            if (!Convert.TryFromBase64String(credentials, pair, out int length)) return false;
+            credentials = Encoding.UTF8.GetString(pair, 0, length).Split(':', 2)[^1];
+        } else if (!scheme.Equals("Bearer", StringComparison.OrdinalIgnoreCase)) return false;
+        return CryptographicOperations.FixedTimeEquals(Hash(credentials), _key);
+    }
+
+    static byte[] Hash(string key) => SHA256.HashData(Encoding.UTF8.GetBytes(key));
+    static bool IsFromHere(string? origin) => string.IsNullOrEmpty(origin)
+        || (Uri.TryCreate(origin, UriKind.Absolute, out var from) && IsLoopback(from.Host));
+    static bool IsLoopback(string host) => host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
+        || (IPAddress.TryParse(host, out var address) && IPAddress.IsLoopback(address));
 }
 
 // ---- 4. SNS -----------------------------------------------------------------------------------------------------
@@ -393,84 +297,85 @@ static class Listeners
 // first, and nothing is fetched for a message whose topic and certificate URL are not ours.
 // https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 
-/// <summary>What becomes of a message; <see cref="Endpoints"/> has the words. Kept, Confirmed and Unread: on disk.</summary>
-enum Verdict
-{
-    Kept, Confirmed, Unread, Genuine, Malformed, UnknownType, ControlCharacter, TooLarge, UnknownTopic,
-    UntrustedCertificateUrl, UnsupportedVersion, UnusableCertificate, BadSignature, CertificateUnavailable, Sha1Forbidden,
-    NotConfirmed, Unwritable, Busy, Incomplete,
-}
-
 /// <summary>The way of every message, whichever door it came by.</summary>
-sealed class Intake(SnsVerifier verifier, SnsConfirmer confirmer, IFeedbackStore store, Refusals refusals, TimeProvider clock)
-{
+sealed class Intake(SnsVerifier verifier, SnsClient sns, IFeedbackStore store, TimeProvider clock, ILogger<Intake> log) {
     /// <summary>SNS publishes 256 KiB at most, which JSON escaping can double. Few messages pass 64 KiB, so only
     /// sixteen larger ones may come at once: the memory that strangers can take is bounded.</summary>
     public const int MaxBytes = 1 << 20, LargeBytes = 64 << 10, LargeAtOnce = 16;
+    readonly ConcurrentDictionary<Verdict, (long Count, long LoggedAt)> _refused = new();
     int _large;
 
     /// <summary>Receives the body of a request.</summary>
-    public async Task<Verdict> ReceiveAsync(HttpRequest request, CancellationToken cancellation)
-    {
-        if (request.ContentLength > MaxBytes) return refusals.Count(Verdict.TooLarge);
+    public async Task<Verdict> ReceiveAsync(HttpRequest request, CancellationToken cancellation) {
+        if (request.ContentLength > MaxBytes) return Refuse(Verdict.TooLarge);
         int large = request.ContentLength is null or > LargeBytes ? 1 : 0;
-        Envelope? envelope = null;
-        try
-        {
-            if (Interlocked.Add(ref _large, large) > LargeAtOnce && large == 1) return refusals.Count(Verdict.Busy);
+        try {
+            if (Interlocked.Add(ref _large, large) > LargeAtOnce && large == 1) return Refuse(Verdict.Busy);
             var body = (await request.BodyReader.ReadAtLeastAsync(MaxBytes + 1, cancellation)).Buffer;
-            var verdict = body.Length > MaxBytes ? Verdict.TooLarge : Envelope.Read(body, out envelope);
+            Envelope? envelope = null;
+            var refusal = body.Length > MaxBytes ? Verdict.TooLarge : Envelope.Read(body, out envelope);
             request.BodyReader.AdvanceTo(body.End);
-            if (verdict != Verdict.Genuine) return refusals.Count(verdict);
-        }
-        catch (Microsoft.AspNetCore.Http.BadHttpRequestException refused) when (refused.StatusCode == 413) { return refusals.Count(Verdict.TooLarge); }
-        // Kestrel calls a body that trickles or breaks off 4xx, which SNS would take for an answer.
-        catch (Exception e) when (e is IOException or OperationCanceledException) { return refusals.Count(Verdict.Incomplete); }
-        finally { Interlocked.Add(ref _large, -large); }
-        return await ReceiveAsync(envelope!, cancellation);
+            return refusal is not null ? Refuse(refusal) : await ReceiveAsync(envelope!, cancellation);
+        } catch (BadHttpRequestException refused) when (refused.StatusCode == 413) {
+            return Refuse(Verdict.TooLarge);
+        } catch (Exception e) when (e is IOException or OperationCanceledException) {
+            return Refuse(Verdict.Incomplete); // to Kestrel a body that trickles or breaks off is 4xx, to SNS that is an answer
+        } finally { Interlocked.Add(ref _large, -large); }
     }
 
     /// <summary>Receives an envelope: Kept, Confirmed or Unread only once it is on disk.</summary>
-    public async Task<Verdict> ReceiveAsync(Envelope envelope, CancellationToken cancellation)
-    {
-        var verdict = await verifier.VerifyAsync(envelope, cancellation);
-        if (verdict == Verdict.Genuine && envelope.Type == Envelope.SubscriptionConfirmation)
-            verdict = await confirmer.ConfirmAsync(envelope, cancellation);
-        if (verdict is not (Verdict.Genuine or Verdict.Confirmed)) return refusals.Count(verdict);
-        var entry = new Entry(clock.GetUtcNow(), envelope.WithoutSecrets());
-        return await store.CommitAsync(entry) switch
-        {
-            Commit.Kept when verdict == Verdict.Confirmed => verdict,
-            Commit.Kept => entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread,
-            Commit.Busy => refusals.Count(Verdict.Busy),
-            _ => refusals.Count(Verdict.Unwritable),
+    public async Task<Verdict> ReceiveAsync(Envelope envelope, CancellationToken cancellation) {
+        if (await verifier.VerifyAsync(envelope, cancellation) is { } refusal) return Refuse(refusal);
+        bool confirms = envelope.Type == Envelope.SubscriptionConfirmation;
+        if (confirms && !await ConfirmAsync(envelope)) return Refuse(Verdict.NotConfirmed);
+        if (envelope.Type == Envelope.UnsubscribeConfirmation) log.Unsubscribed(envelope.TopicArn);
+        var entry = new Entry(clock.GetUtcNow(), envelope with { Token = null, SubscribeURL = null }); // keys stay off the disk
+        return await store.CommitAsync(entry) switch {
+            Commit.Kept => confirms ? Verdict.Confirmed : entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread,
+            Commit.Busy => Refuse(Verdict.Busy),
+            _ => Refuse(Verdict.Unwritable),
         };
+    }
+
+    // Built from TopicArn and Token, so a SubscribeURL that leads elsewhere leads nowhere:
+    // https://docs.aws.amazon.com/sns/latest/api/API_ConfirmSubscription.html
+    async Task<bool> ConfirmAsync(Envelope envelope) {
+        var (answer, why) = await sns.GetAsync($"https://{Topic.Parse(envelope.TopicArn)!.Host}/?Action=ConfirmSubscription"
+            + $"&TopicArn={Uri.EscapeDataString(envelope.TopicArn)}&Token={Uri.EscapeDataString(envelope.Token!)}", seconds: 10);
+        if (answer is null) log.NotConfirmed(envelope.TopicArn, why);
+        return answer is not null;
+    }
+
+    // Counted, and logged once in ten seconds at most: a flood must not fill the disk.
+    Verdict Refuse(Verdict verdict) {
+        bool due = !_refused.TryGetValue(verdict, out var before) || clock.GetElapsedTime(before.LoggedAt).TotalSeconds >= 10;
+        _refused[verdict] = (before.Count + 1, due ? clock.GetTimestamp() : before.LoggedAt);
+        if (due) log.Refused(verdict.Status, verdict.Why, before.Count + 1);
+        return verdict;
     }
 }
 
 /// <summary>An SNS message: https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
 /// The strings are exactly as sent: Timestamp is signed as text.</summary>
 sealed record Envelope(string Type, string MessageId, string TopicArn, string Message, string Timestamp, string SignatureVersion,
-    string Signature, string SigningCertURL, string? Subject = null, string? Token = null, string? SubscribeURL = null)
-{
+    string Signature, string SigningCertURL, string? Subject = null, string? Token = null, string? SubscribeURL = null) {
     public const string Notification = "Notification", SubscriptionConfirmation = "SubscriptionConfirmation",
         UnsubscribeConfirmation = "UnsubscribeConfirmation";
 
-    /// <summary>Genuine when this is an envelope as SNS posts it; the signature is yet to be looked at.</summary>
-    public static Verdict Read(ReadOnlySequence<byte> body, out Envelope? envelope)
-    {
+    /// <summary>Null when this is an envelope as SNS posts it, with its signature yet to be looked at; else what is wrong.</summary>
+    public static Verdict? Read(ReadOnlySequence<byte> body, out Envelope? envelope) {
         envelope = null;
-        try
-        {
+        try {
             var reader = new Utf8JsonReader(body);
             envelope = JsonSerializer.Deserialize(ref reader, SnsJson.Default.Envelope);
             if (envelope is null || reader.Read()) return Verdict.Malformed;
-        }
-        catch (JsonException) { return Verdict.Malformed; }
+        } catch (JsonException) { return Verdict.Malformed; }
         if (envelope.Type is not (Notification or SubscriptionConfirmation or UnsubscribeConfirmation)) return Verdict.UnknownType;
         if (envelope.Type != Notification && (envelope.Token is null || envelope.SubscribeURL is null)) return Verdict.Malformed;
-        string?[] singleLine = [envelope.MessageId, envelope.Subject, envelope.SubscribeURL, envelope.Timestamp, envelope.Token, envelope.TopicArn];
-        return singleLine.Any(text => text.AsSpan().ContainsAnyInRange('\0', '\x1f')) ? Verdict.ControlCharacter : Verdict.Genuine;
+        return Breaks(envelope.MessageId) || Breaks(envelope.Subject) || Breaks(envelope.SubscribeURL) || Breaks(envelope.Timestamp)
+            || Breaks(envelope.Token) || Breaks(envelope.TopicArn) ? Verdict.ControlCharacter : null;
+
+        static bool Breaks(string? text) => text.AsSpan().ContainsAnyInRange('\0', '\x1f') || text.AsSpan().Contains('\x7f');
     }
 
     /// <summary>What SNS signs; AWS also calls it the string to sign. Its fields follow from the exact Type: if they were
@@ -481,19 +386,14 @@ sealed record Envelope(string Type, string MessageId, string TopicArn, string Me
             + $"TopicArn\n{TopicArn}\nType\n{Type}\n"
         : $"Message\n{Message}\nMessageId\n{MessageId}\nSubscribeURL\n{SubscribeURL}\nTimestamp\n{Timestamp}\nToken\n{Token}\n"
             + $"TopicArn\n{TopicArn}\nType\n{Type}\n";
-
-    /// <summary>What may lie on disk: Token and SubscribeURL hold the key to the subscription.</summary>
-    public Envelope WithoutSecrets() => Token is null && SubscribeURL is null ? this : this with { Token = null, SubscribeURL = null };
 }
 
-/// <summary>Decides whether an envelope is genuine: the cheapest check first.</summary>
-sealed class SnsVerifier(SigningCertificates certificates, IOptions<ReceiverOptions> options)
-{
+/// <summary>Decides whether an envelope is genuine: the cheapest check first. Null when it is.</summary>
+sealed class SnsVerifier(SigningCertificates certificates, IOptions<ReceiverOptions> options) {
     readonly FrozenDictionary<string, Topic> _topics = options.Value.Sns.TopicArns.Distinct()
         .ToFrozenDictionary(arn => arn, arn => Topic.Parse(arn)!, StringComparer.Ordinal);
 
-    public async ValueTask<Verdict> VerifyAsync(Envelope envelope, CancellationToken cancellation)
-    {
+    public async ValueTask<Verdict?> VerifyAsync(Envelope envelope, CancellationToken cancellation) {
         if (!_topics.TryGetValue(envelope.TopicArn, out var topic)) return Verdict.UnknownTopic;
         if (topic.CertificateName(envelope.SigningCertURL) is not { } name) return Verdict.UntrustedCertificateUrl;
         int version = envelope.SignatureVersion switch { "1" => 1, "2" => 2, _ => 0 };
@@ -505,64 +405,55 @@ sealed class SnsVerifier(SigningCertificates certificates, IOptions<ReceiverOpti
 }
 
 /// <summary>The public key of a signing certificate, and when it was valid.</summary>
-sealed class SigningCertificate
-{
+sealed class SigningCertificate {
     readonly RSAParameters? _key;
     readonly DateTimeOffset _notBefore, _notAfter;
     readonly ConcurrentBag<RSA> _idle = []; // an RSA object serves one thread at a time
 
-    SigningCertificate(X509Certificate2 certificate)
-    {
+    SigningCertificate(X509Certificate2 certificate) {
         using var rsa = certificate.GetRSAPublicKey();
         if (rsa?.KeySize >= 2048) _key = rsa.ExportParameters(includePrivateParameters: false);
         (_notBefore, _notAfter) = (certificate.NotBefore, certificate.NotAfter.AddSeconds(1));
     }
 
     /// <summary>Null when the text is not exactly one certificate.</summary>
-    public static SigningCertificate? Parse(string pem)
-    {
+    public static SigningCertificate? Parse(string pem) {
         if (pem.Split("-----BEGIN CERTIFICATE-----").Length != 2) return null;
-        try
-        {
+        try {
             using var certificate = X509Certificate2.CreateFromPem(pem);
             return new SigningCertificate(certificate);
-        }
-        catch (CryptographicException) { return null; }
+        } catch (CryptographicException) { return null; }
     }
 
-    /// <summary>Checks the signature. The certificate must have been valid at the message's Timestamp, not now: dead
+    /// <summary>Null when the signature fits. The certificate must have been valid at the message's Timestamp, not now: dead
     /// letters come up to two weeks late.</summary>
-    public Verdict Verify(Envelope envelope, int version, DateTimeOffset at)
-    {
+    public Verdict? Verify(Envelope envelope, int version, DateTimeOffset at) {
         if (_key is not { } key || at < _notBefore || at >= _notAfter) return Verdict.UnusableCertificate;
         Span<byte> signature = stackalloc byte[1024];
         if (!Convert.TryFromBase64String(envelope.Signature, signature, out int length)) return Verdict.BadSignature;
         if (!_idle.TryTake(out var rsa)) rsa = RSA.Create(key);
-        try
-        {
+        try {
             var hash = version == 1 ? HashAlgorithmName.SHA1 : HashAlgorithmName.SHA256;
             return rsa.VerifyData(Encoding.UTF8.GetBytes(envelope.CanonicalString()), signature[..length], hash, RSASignaturePadding.Pkcs1)
-                ? Verdict.Genuine : Verdict.BadSignature;
-        }
-        // OpenSSL under RHEL's crypto policies throws "invalid digest": https://github.com/dotnet/runtime/issues/65874
-        catch (CryptographicException) when (version == 1) { return Verdict.Sha1Forbidden; }
-        finally { _idle.Add(rsa); }
+                ? null : Verdict.BadSignature;
+        } catch (CryptographicException) when (version == 1) {
+            return Verdict.Sha1Forbidden; // OpenSSL under RHEL's policies: https://github.com/dotnet/runtime/issues/65874
+        } finally { _idle.Add(rsa); }
     }
 }
 
 /// <summary>Signing certificates: from memory, then Sns:CertificateDirectory, then SNS. One download a name, four at a
 /// time; a failure is remembered for 60 s; 16 names are kept.</summary>
-sealed class SigningCertificates(HttpClient http, IOptions<ReceiverOptions> options, TimeProvider clock, ILogger<SigningCertificates> log)
-{
+sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> options, TimeProvider clock, ILogger<SigningCertificates> log) {
     readonly Lock _gate = new();
     readonly Dictionary<string, (Task<SigningCertificate?> Task, long Since)> _known = new(StringComparer.Ordinal);
-    readonly string _directory = options.Value.Sns.CertificateDirectory;
+
+    string PathOf(string name) => Path.Combine(options.Value.Sns.CertificateDirectory, name);
+    static bool Failed(Task<SigningCertificate?> task) => task.IsCompleted && task.Result is null;
 
     /// <summary>Null when it cannot be had now. <paramref name="name"/> is a checked file name.</summary>
-    public Task<SigningCertificate?> FindAsync(string host, string name)
-    {
-        lock (_gate)
-        {
+    public Task<SigningCertificate?> FindAsync(string host, string name) {
+        lock (_gate) {
             if (_known.TryGetValue(name, out var known)
                 && (!Failed(known.Task) || clock.GetElapsedTime(known.Since).TotalSeconds < 60)) return known.Task;
             var task = ReadFile(name) is { } kept ? Task.FromResult<SigningCertificate?>(kept)
@@ -578,73 +469,38 @@ sealed class SigningCertificates(HttpClient http, IOptions<ReceiverOptions> opti
         }
     }
 
-    static bool Failed(Task<SigningCertificate?> task) => task.IsCompleted && task.Result is null;
-
-    SigningCertificate? ReadFile(string name)
-    {
-        try { return SigningCertificate.Parse(File.ReadAllText(Path.Combine(_directory, name))); }
+    SigningCertificate? ReadFile(string name) {
+        try { return SigningCertificate.Parse(File.ReadAllText(PathOf(name))); }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return null; }
     }
 
-    async Task<SigningCertificate?> DownloadAsync(string host, string name)
-    {
-        string why = "not one certificate";
-        try
-        {
-            using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(5), clock);
-            using var response = await http.GetAsync(new Uri($"https://{host}/{name}"), patience.Token);
-            if (response.StatusCode != HttpStatusCode.OK) why = "HTTP " + (int)response.StatusCode;
-            else if (await response.Content.ReadAsStringAsync(patience.Token) is var pem && SigningCertificate.Parse(pem) is { } certificate)
-            {
-                Keep(name, pem);
-                return certificate;
-            }
-        }
-        catch (Exception e) when (e is HttpRequestException or OperationCanceledException or InvalidOperationException) { why = e.GetType().Name; }
-        log.CertificateUnavailable(name, why);
-        return null;
-    }
-
-    void Keep(string name, string pem)
-    {
-        try
-        {
-            Directory.CreateDirectory(_directory);
-            string path = Path.Combine(_directory, name);
-            File.WriteAllText(path + ".part", pem);
-            File.Move(path + ".part", path, overwrite: true);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { log.CertificateNotKept(name, e.GetType().Name); }
+    async Task<SigningCertificate?> DownloadAsync(string host, string name) {
+        var (pem, why) = await sns.GetAsync($"https://{host}/{name}", seconds: 5);
+        var certificate = pem is null ? null : SigningCertificate.Parse(pem);
+        if (certificate is null) log.CertificateUnavailable(name, pem is null ? why : "not one certificate");
+        else try {
+            Directory.CreateDirectory(options.Value.Sns.CertificateDirectory);
+            File.WriteAllText(PathOf(name + ".part"), pem);
+            File.Move(PathOf(name + ".part"), PathOf(name), overwrite: true);
+        } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { log.CertificateNotKept(name, e.GetType().Name); }
+        return certificate;
     }
 }
 
-/// <summary>Confirms a subscription: https://docs.aws.amazon.com/sns/latest/api/API_ConfirmSubscription.html</summary>
-sealed class SnsConfirmer(HttpClient http, TimeProvider clock, ILogger<SnsConfirmer> log)
-{
-    /// <summary>The client for SNS: no redirects, so the host that was checked is the one that answers; 64 KiB at most.</summary>
-    public static HttpClient CreateClient() => new(new SocketsHttpHandler { AllowAutoRedirect = false })
-    {
-        MaxResponseContentBufferSize = 64 << 10,
-    };
+/// <summary>Asks SNS: no redirects, so the host that was checked is the one that answers, and 64 KiB at most.</summary>
+sealed class SnsClient(HttpClient http, TimeProvider clock) {
+    public static HttpClient CreateHttp() => new(new SocketsHttpHandler { AllowAutoRedirect = false }) { MaxResponseContentBufferSize = 64 << 10 };
 
-    /// <summary>Confirmed once SNS says so, else NotConfirmed. The URL is built from TopicArn and Token: a SubscribeURL
-    /// that leads elsewhere leads nowhere.</summary>
-    public async Task<Verdict> ConfirmAsync(Envelope envelope, CancellationToken cancellation)
-    {
-        var url = new Uri($"https://{Topic.Parse(envelope.TopicArn)!.Host}/?Action=ConfirmSubscription"
-            + $"&TopicArn={Uri.EscapeDataString(envelope.TopicArn)}&Token={Uri.EscapeDataString(envelope.Token!)}");
-        string answer;
-        try
-        {
-            using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(10), clock);
-            using var either = CancellationTokenSource.CreateLinkedTokenSource(patience.Token, cancellation);
-            using var response = await http.GetAsync(url, either.Token);
-            if (response.StatusCode == HttpStatusCode.OK) return Verdict.Confirmed;
-            answer = "HTTP " + (int)response.StatusCode;
+    /// <summary>The body of a 200, or null and why there is none.</summary>
+    public async Task<(string? Body, string Why)> GetAsync(string url, int seconds) {
+        try {
+            using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(seconds), clock);
+            using var response = await http.GetAsync(new Uri(url), patience.Token);
+            return response.StatusCode == HttpStatusCode.OK ? (await response.Content.ReadAsStringAsync(patience.Token), "")
+                : (null, "HTTP " + (int)response.StatusCode);
+        } catch (Exception e) when (e is HttpRequestException or OperationCanceledException or InvalidOperationException) {
+            return (null, e.GetType().Name);
         }
-        catch (Exception e) when (e is HttpRequestException or OperationCanceledException) { answer = e.GetType().Name; }
-        log.NotConfirmed(envelope.TopicArn, answer);
-        return Verdict.NotConfirmed;
     }
 }
 
@@ -653,107 +509,89 @@ sealed class SnsConfirmer(HttpClient http, TimeProvider clock, ILogger<SnsConfir
 // required, and no member, subtype or kind that SES adds tomorrow makes an event unreadable.
 // https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-contents.html
 
-/// <summary>The kinds of event as SES prints them, and what each calls its members.</summary>
-static class Ses
-{
-    public const string Bounce = "Bounce", Complaint = "Complaint", Delivery = "Delivery", Open = "Open", Click = "Click",
-        DeliveryDelay = "DeliveryDelay", Subscription = "Subscription";
-
-    /// <summary>Null recipients: the event names none, so it concerns everybody in mail.destination.</summary>
-    public static (string Body, string? Recipients, string? Type, string? SubType, string? Detail) Members(string kind) => kind switch
-    {
-        Bounce => ("bounce", "bouncedRecipients", "bounceType", "bounceSubType", null),
-        Complaint => ("complaint", "complainedRecipients", "complaintFeedbackType", "complaintSubType", "userAgent"),
-        Delivery => ("delivery", "recipients", null, null, "smtpResponse"),
-        DeliveryDelay => ("deliveryDelay", "delayedRecipients", "delayType", null, null),
-        "Rendering Failure" => ("failure", null, null, "templateName", "errorMessage"),
-        "Reject" => ("reject", null, null, null, "reason"),
-        Click => ("click", null, null, null, "link"),
-        Open => ("open", null, null, null, "userAgent"),
-        Subscription => ("subscription", null, null, null, "contactList"),
-        _ => (JsonNamingPolicy.CamelCase.ConvertName(kind), null, null, null, null),
-    };
-}
-
 /// <summary>One recipient's share of one SES event: what is stored. Address is the key (<see cref="Address.Key"/>), Recipient
 /// is as SES spelled it; Detail is what the other side said; Possible: several are named, perhaps one is meant; Tags and Mail
 /// are JSON as SES sent it. SnsMessageId is not MailId.</summary>
 sealed record Feedback(string Kind, string Address, string Recipient, DateTimeOffset At, string? Type, string? SubType, string? Status,
     string? Detail, bool Possible, string? MailId, string? Subject, string? Source, string? ConfigurationSet, string? Tags, string? Mail,
-    string SnsMessageId)
-{
+    string SnsMessageId) {
     /// <summary>The same for a retry and for the other format, so that each event counts once. What may rightly repeat
     /// takes the SNS MessageId in place of the mail's.</summary>
-    public string Id => $"{(Repeats ? SnsMessageId : MailId)}/{Kind.ToLowerInvariant()}/{Type}/{Address}";
-
-    bool Repeats => MailId is null || Kind is Ses.Open or Ses.Click or Ses.DeliveryDelay or Ses.Subscription;
+    public string Id => $"{(Repeats ? SnsMessageId : MailId)}/{Kind.Replace(" ", "", StringComparison.Ordinal).ToLowerInvariant()}/{Type}/{Address}";
+    bool Repeats => MailId is null || Kind is "Open" or "Click" or "DeliveryDelay" or SesEvent.Subscription;
 }
 
 /// <summary>What a message says. Unread tells why nothing could be read; then it is kept as it is. Validates: SES or SNS
 /// only says that the topic works.</summary>
-sealed record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread = null, bool Validates = false)
-{
+sealed record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread = null, bool Validates = false) {
+    public const string Bounce = "Bounce", Complaint = "Complaint", Delivery = "Delivery", Subscription = "Subscription";
     public static readonly SesEvent None = new([]);
 
-    public static SesEvent Read(Envelope envelope)
-    {
+    // What each kind calls its members. Null recipients: it names none, so it concerns everybody in mail.destination.
+    static (string Body, string? Recipients, string? Type, string? SubType, string? Detail) Members(string kind) => kind switch {
+        Bounce => ("bounce", "bouncedRecipients", "bounceType", "bounceSubType", null),
+        Complaint => ("complaint", "complainedRecipients", "complaintFeedbackType", "complaintSubType", "userAgent"),
+        Delivery => ("delivery", "recipients", null, null, "smtpResponse"),
+        "DeliveryDelay" => ("deliveryDelay", "delayedRecipients", "delayType", null, null),
+        "Rendering Failure" => ("failure", null, null, "templateName", "errorMessage"),
+        "Reject" => ("reject", null, null, null, "reason"),
+        "Click" => ("click", null, null, null, "link"),
+        "Open" => ("open", null, null, null, "userAgent"),
+        Subscription => ("subscription", null, null, null, "contactList"),
+        _ => (JsonNamingPolicy.CamelCase.ConvertName(kind), null, null, null, null),
+    };
+
+    public static SesEvent Read(Envelope envelope) {
         if (envelope.Type != Envelope.Notification) return None;
-        if (envelope.Message.Trim() == "Successfully validated SNS topic for Amazon SES event publishing.") return new([], Validates: true);
-        try
-        {
+        if (envelope.Message.AsSpan().Trim() is "Successfully validated SNS topic for Amazon SES event publishing.")
+            return new([], Validates: true);
+        try {
             using var document = JsonDocument.Parse(envelope.Message);
             var json = document.RootElement;
             if ((json.Text("eventType") ?? json.Text("notificationType")) is not { } kind)
                 return new([], Unread: "no eventType or notificationType");
             if (kind == "AmazonSnsSubscriptionSucceeded") return new([], Validates: true);
             var feedback = Read(json, kind, envelope);
-            return feedback.Length > 0 ? new(feedback) : new([], Unread: "names no recipient");
-        }
-        catch (JsonException) { return new([], Unread: "not JSON"); }
+            return feedback.Count > 0 ? new(feedback) : new([], Unread: "names no recipient");
+        } catch (JsonException) { return new([], Unread: "not JSON"); }
     }
 
-    static Feedback[] Read(JsonElement json, string kind, Envelope envelope)
-    {
-        var (bodyName, recipientsName, typeName, subTypeName, detailName) = Ses.Members(kind);
+    static List<Feedback> Read(JsonElement json, string kind, Envelope envelope) {
+        var (bodyName, recipientsName, typeName, subTypeName, detailName) = Members(kind);
         JsonElement body = json.Member(bodyName), mail = json.Member("mail"), tags = mail.Member("tags");
         var recipients = (recipientsName is null ? mail.Member("destination") : body.Member(recipientsName)).Elements();
         var at = Iso8601.Read(body.Text("timestamp")) ?? Iso8601.Read(mail.Text("timestamp")) ?? Iso8601.Read(envelope.Timestamp);
-        string? type = kind == Ses.Subscription ? UnsubscribeAll(body) : body.Text(typeName), subType = body.Text(subTypeName),
-            detail = body.Text(detailName), mailId = mail.Text("messageId"), subject = mail.Member("commonHeaders").Text("subject"),
-            source = mail.Text("source"), configurationSet = tags.Member("ses:configuration-set").Elements() is [var first, ..] ? first.AsText() : null;
-        return [.. from recipient in recipients
-            let text = recipient.AsText() ?? recipient.Text("emailAddress")
-            where !string.IsNullOrWhiteSpace(text)
-            select new Feedback(kind, Address.Key(text), text, at ?? default, type, subType, recipient.Text("status"),
-                recipient.Text("diagnosticCode") ?? detail, recipients.Count > 1, mailId, subject, source, configurationSet,
-                tags.Raw(), mail.Raw(), envelope.MessageId)];
-    }
-
-    // The preferences of a contact list: https://docs.aws.amazon.com/ses/latest/dg/sending-email-list-management.html
-    static string? UnsubscribeAll(JsonElement subscription) =>
-        subscription.Member("newTopicPreferences").Member("unsubscribeAll").ValueKind switch
-        {
+        string? type = body.Text(typeName), subType = body.Text(subTypeName), detail = body.Text(detailName),
+            mailId = mail.Text("messageId"), subject = mail.Member("commonHeaders").Text("subject"), source = mail.Text("source"),
+            set = tags.Member("ses:configuration-set").Elements() is [var name, ..] ? name.AsText() : null;
+        // The preferences of a contact list: https://docs.aws.amazon.com/ses/latest/dg/sending-email-list-management.html
+        if (kind == Subscription) type = body.Member("newTopicPreferences").Member("unsubscribeAll").ValueKind switch {
             JsonValueKind.True => "unsubscribeAll", JsonValueKind.False => "subscribed", _ => null,
         };
+        var feedback = new List<Feedback>(recipients.Count);
+        foreach (var recipient in recipients)
+            if ((recipient.AsText() ?? recipient.Text("emailAddress")) is { } text && Address.Key(text) is { Length: > 0 } address)
+                feedback.Add(new(kind, address, text, at ?? default, type, subType, recipient.Text("status"),
+                    recipient.Text("diagnosticCode") ?? detail, recipients.Count > 1, mailId, subject, source, set, tags.Raw(), mail.Raw(),
+                    envelope.MessageId));
+        return feedback;
+    }
 }
 
 /// <summary>The one spelling of an address that is its key, and whether a text is an address at all.</summary>
-static partial class Address
-{
+static partial class Address {
     /// <summary>Display name and brackets off, trimmed, lower case (SES takes no notice of case), NFC, the domain as
     /// punycode. What is no address is trimmed and lowered, never dropped; over 320 bytes it is replaced by its SHA-256.</summary>
-    public static string Key(string text)
-    {
+    public static string Key(string text) {
         text = text.Trim();
         if (text.EndsWith('>')) text = text[(text.LastIndexOf('<') + 1)..^1].Trim();
         text = text.ToLowerInvariant().TrimEnd('.');
         if (!Ascii.IsValid(text)) text = Fold(text);
-        return Encoding.UTF8.GetByteCount(text) <= 320 ? text
+        return text.Length <= 320 && Encoding.UTF8.GetByteCount(text) <= 320 ? text
             : "sha256:" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
     }
 
-    static string Fold(string text)
-    {
+    static string Fold(string text) {
         text = Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text)).Normalize(); // half a surrogate pair becomes U+FFFD
         int domain = text.LastIndexOf('@') + 1;
         try { return text[..domain] + new IdnMapping().GetAscii(text, domain).ToLowerInvariant(); }
@@ -772,10 +610,8 @@ static partial class Address
 // changes nothing, so a replay may begin anywhere before the truth.
 
 /// <summary>Why an address is suppressed.</summary>
-static class Reason
-{
-    public const string Manual = "manual", SoftBounces = "soft-bounces", Unsubscribe = "unsubscribe", Bounce = "bounce",
-        Complaint = "complaint";
+static class Reason {
+    public const string Manual = "manual", SoftBounces = "soft-bounces", Unsubscribe = "unsubscribe", Bounce = "bounce", Complaint = "complaint";
     static readonly string[] WeakestFirst = [Manual, SoftBounces, Unsubscribe, Bounce, Complaint];
     public static int Strength(string? reason) => Array.IndexOf(WeakestFirst, reason);
 }
@@ -787,27 +623,24 @@ sealed record SoftBounce(string Id, DateTimeOffset At, string? MailId, bool Mayb
 /// evidence), when it was last lifted, and what counts towards the soft bounce limit.</summary>
 sealed record Known(string? Reason = null, DateTimeOffset Since = default, string? Because = null, string? Event = null, string? Note = null,
     bool ByHand = false, DateTimeOffset LiftedAt = default, DateTimeOffset DeliveredAt = default, string? DeliveredMail = null,
-    SoftBounce[]? SoftBounces = null)
-{
+    SoftBounce[]? SoftBounces = null) {
     public static readonly Known Nothing = new();
     [JsonIgnore] public bool Suppressed => Reason is not null;
 }
 
-static class Judgement
-{
+static class Judgement {
     /// <summary>What is known after this feedback; the same object when it changes nothing.</summary>
-    public static Known Of(Feedback feedback, Known known, int softBounceLimit) => feedback switch
-    {
-        { Kind: Ses.Delivery } => softBounceLimit > 0 ? Delivered(feedback, known) : known,
+    public static Known Of(Feedback feedback, Known known, int softBounceLimit) => feedback switch {
+        { Kind: SesEvent.Delivery } => softBounceLimit > 0 ? Delivered(feedback, known) : known,
         _ when feedback.At < known.LiftedAt => known,
-        { Kind: Ses.Complaint, Type: "not-spam" } => known,
-        { Kind: Ses.Complaint } => Suppress(known, Reason.Complaint, feedback),
-        { Kind: Ses.Bounce, Type: "Permanent", SubType: "UnsubscribedRecipient" } => Suppress(known, Reason.Unsubscribe, feedback),
-        { Kind: Ses.Bounce, Type: "Permanent" } => Suppress(known, Reason.Bounce, feedback),
-        { Kind: Ses.Bounce } => softBounceLimit > 0 ? SoftBounced(feedback, known, softBounceLimit) : known,
+        { Kind: SesEvent.Complaint, Type: "not-spam" } => known,
+        { Kind: SesEvent.Complaint } => Suppress(known, Reason.Complaint, feedback),
+        { Kind: SesEvent.Bounce, Type: "Permanent", SubType: "UnsubscribedRecipient" } => Suppress(known, Reason.Unsubscribe, feedback),
+        { Kind: SesEvent.Bounce, Type: "Permanent" } => Suppress(known, Reason.Bounce, feedback),
+        { Kind: SesEvent.Bounce } => softBounceLimit > 0 ? SoftBounced(feedback, known, softBounceLimit) : known,
         // With several recipients nobody can tell whose preferences these are.
-        { Kind: Ses.Subscription, Type: "unsubscribeAll", Possible: false } => Suppress(known, Reason.Unsubscribe, feedback),
-        { Kind: Ses.Subscription, Type: "subscribed", Possible: false } when known.Reason == Reason.Unsubscribe =>
+        { Kind: SesEvent.Subscription, Type: "unsubscribeAll", Possible: false } => Suppress(known, Reason.Unsubscribe, feedback),
+        { Kind: SesEvent.Subscription, Type: "subscribed", Possible: false } when known.Reason == Reason.Unsubscribe =>
             known with { Reason = known.ByHand ? Reason.Manual : null, Because = null, Event = null },
         _ => known,
     };
@@ -823,15 +656,13 @@ static class Judgement
 
     // A stronger reason replaces a weaker one, the first date stays.
     static Known Suppress(Known known, string reason, Feedback feedback) =>
-        Reason.Strength(reason) <= Reason.Strength(known.Reason) ? known : known with
-        {
+        Reason.Strength(reason) <= Reason.Strength(known.Reason) ? known : known with {
             Reason = reason, Since = known.Suppressed && known.Since < feedback.At ? known.Since : feedback.At,
             Because = Because(reason, feedback), Event = feedback.Id,
         };
 
     // The message's fault, the sender's haste or somebody's holiday says nothing of the address.
-    static Known SoftBounced(Feedback feedback, Known known, int limit)
-    {
+    static Known SoftBounced(Feedback feedback, Known known, int limit) {
         SoftBounce[] before = known.SoftBounces ?? [];
         bool maybeAutoReply = feedback.SubType == "General" && feedback.MailId is not null;
         if (feedback.SubType is "MessageTooLarge" or "ContentRejected" or "AttachmentRejected" or "CustomTimeoutExceeded"
@@ -842,27 +673,23 @@ static class Judgement
         return bounces.Length < limit ? known : Suppress(known, Reason.SoftBounces, feedback);
     }
 
-    static Known Delivered(Feedback feedback, Known known) => feedback.At < known.DeliveredAt ? known : known with
-    {
-        DeliveredAt = feedback.At, DeliveredMail = feedback.MailId,
-        SoftBounces = known.SoftBounces?.Where(bounce => bounce.At > feedback.At
-            && !(bounce.MaybeAutoReply && bounce.MailId == feedback.MailId)).ToArray(),
+    static Known Delivered(Feedback feedback, Known known) => feedback.At < known.DeliveredAt ? known : known with {
+        DeliveredAt = feedback.At, DeliveredMail = feedback.MailId, SoftBounces = known.SoftBounces?.Where(bounce =>
+            bounce.At > feedback.At && !(bounce.MaybeAutoReply && bounce.MailId == feedback.MailId)).ToArray(),
     };
 
     // A sentence that a support person can read out.
-    static string Because(string reason, Feedback feedback)
-    {
+    static string Because(string reason, Feedback feedback) {
         string mail = feedback.Subject is null ? "A mail" : $"A mail with the subject \"{feedback.Subject}\"";
         string day = feedback.At.UtcDateTime.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture);
         string said = feedback.Detail is null ? "." : $". The other side said: {feedback.Detail}";
-        return feedback switch
-        {
-            { Kind: Ses.Complaint, Possible: true } => $"{mail} was reported as unwanted on {day} ({feedback.Type ?? "no type"}), possibly by this address.",
-            { Kind: Ses.Complaint } => $"{mail} was reported as unwanted on {day} ({feedback.Type ?? "no type"}).",
+        return feedback switch {
+            { Kind: SesEvent.Complaint } => $"{mail} was reported as unwanted on {day} ({feedback.Type ?? "no type"})"
+                + (feedback.Possible ? ", possibly by this address." : "."),
             { SubType: "Suppressed" or "EmailValidationSuppressed" or "OnAccountSuppressionList" or "OnTenantSuppressionList" } =>
                 $"SES itself refused it on {day} ({feedback.SubType}), and will until it is taken off there: "
                 + $"aws sesv2 delete-suppressed-destination --email-address {feedback.Recipient}",
-            { Kind: Ses.Subscription } => $"Unsubscribed from everything on {day}.",
+            { Kind: SesEvent.Subscription } => $"Unsubscribed from everything on {day}.",
             _ when reason == Reason.SoftBounces => $"Mail failed time and again, last on {day} ({feedback.SubType}){said}",
             _ => $"{mail} bounced for good on {day} ({feedback.SubType}){said}",
         };
@@ -872,22 +699,20 @@ static class Judgement
 // ---- 7. Journal -------------------------------------------------------------------------------------------------
 // The truth: one JSON object a line, and nothing is answered before it is on disk. LiteDB cannot promise that (its Commit
 // may return before anything is written), so it follows the journal and is rebuilt from it whenever it is in doubt.
+// A position in it is a number: the segment's, times 2^32, plus a byte offset.
 
 /// <summary>A change of state, as it stands in the journal: At is when we learned of it, and one of the others is set.</summary>
 sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [property: JsonPropertyName("message")] Envelope? Message = null,
-    [property: JsonPropertyName("suppress")] ManualSuppression? Suppress = null, [property: JsonPropertyName("lift")] Lift? Lift = null)
-{
+    [property: JsonPropertyName("suppress")] ManualSuppression? Suppress = null, [property: JsonPropertyName("lift")] Lift? Lift = null) {
     static readonly JsonWriterOptions AsSent = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, SkipValidation = true };
 
     [JsonIgnore] public SesEvent Event { get; } = Message is null ? SesEvent.None : SesEvent.Read(Message);
-
     /// <summary>The addresses whose suppression this entry may change.</summary>
     [JsonIgnore] public IEnumerable<string> Addresses => Suppress is not null ? [Suppress.Address] : Lift is not null ? [Lift.Address]
         : Event.Feedback.Select(feedback => feedback.Address);
 
     /// <summary>The line, with its line feed.</summary>
-    public ReadOnlyMemory<byte> ToLine()
-    {
+    public ReadOnlyMemory<byte> ToLine() {
         var line = new ArrayBufferWriter<byte>(1024 + (Message?.Message.Length ?? 0) * 5 / 4);
         using (var json = new Utf8JsonWriter(line, AsSent)) JsonSerializer.Serialize(json, this, SnsJson.Default.Entry);
         line.Write("\n"u8);
@@ -895,10 +720,8 @@ sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [prope
     }
 
     /// <summary>Null when the line is none of ours.</summary>
-    public static Entry? Read(ReadOnlySpan<byte> line)
-    {
-        try { return JsonSerializer.Deserialize(line, SnsJson.Default.Entry); }
-        catch (JsonException) { return null; }
+    public static Entry? Read(ReadOnlySpan<byte> line) {
+        try { return JsonSerializer.Deserialize(line, SnsJson.Default.Entry); } catch (JsonException) { return null; }
     }
 }
 
@@ -909,38 +732,24 @@ sealed record ManualSuppression([property: JsonPropertyName("address")] string A
 /// <summary>A suppression lifted by hand.</summary>
 sealed record Lift([property: JsonPropertyName("address")] string Address);
 
-/// <summary>A place in the journal: a segment's number and a byte offset in it.</summary>
-readonly record struct Position(int Segment, long Offset)
-{
-    public bool IsBefore(Position other) => Segment < other.Segment || (Segment == other.Segment && Offset < other.Offset);
-}
-
 /// <summary>Kept: on disk, and look-ups know. Busy: too much is waiting. Unwritable: not now.</summary>
 enum Commit { Kept, Busy, Unwritable }
 
 /// <summary>The journal's disk, and the seam at which tests make it fail.</summary>
-partial class Disk
-{
-    public virtual void Write(SafeFileHandle file, IReadOnlyList<ReadOnlyMemory<byte>> lines, long offset) =>
-        RandomAccess.Write(file, lines, offset);
+partial class Disk {
+    public virtual void Write(SafeFileHandle file, IReadOnlyList<ReadOnlyMemory<byte>> lines, long offset) => RandomAccess.Write(file, lines, offset);
     public virtual void Flush(SafeFileHandle file) => RandomAccess.FlushToDisk(file);
-
     /// <summary>After a failed flush nobody knows what is on disk, so nothing may be acknowledged on that file again.</summary>
     public virtual void Die(Exception reason) => Environment.FailFast("FeedbackReceiver: the journal could not be flushed", reason);
 
     /// <summary>Opens or creates a file, and its folder, for its owner only. The name, too, survives a power cut.</summary>
-    public static FileStream Open(string path, FileShare share)
-    {
-        string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
-        var options = new FileStreamOptions { Mode = FileMode.OpenOrCreate, Access = FileAccess.ReadWrite, Share = share, BufferSize = 0 };
-        if (OperatingSystem.IsWindows()) Directory.CreateDirectory(folder);
-        else
-        {
-            options.UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite;
-            Directory.CreateDirectory(folder, options.UnixCreateMode.Value | UnixFileMode.UserExecute);
-        }
-        var file = new FileStream(path, options);
-        int directory = OperatingSystem.IsWindows() ? -1 : open(folder, 0);
+    public static FileStream Open(string path, FileShare share) {
+        const UnixFileMode owner = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+        string folder = Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(path))!, owner | UnixFileMode.UserExecute).FullName;
+        var file = new FileStream(path, new FileStreamOptions {
+            Mode = FileMode.OpenOrCreate, Access = FileAccess.ReadWrite, Share = share, BufferSize = 0, UnixCreateMode = owner,
+        });
+        int directory = open(folder, 0);
         if (directory >= 0 && (fsync(directory) | close(directory)) != 0) throw new IOException("cannot flush " + folder);
         return file;
     }
@@ -952,73 +761,64 @@ partial class Disk
 
 /// <summary>The append-only journal. One writer thread commits in groups: whatever waits is written at once, flushed once,
 /// and only then answered.</summary>
-sealed class Journal : IDisposable
-{
-    sealed record Pending(Entry? Entry, ReadOnlyMemory<byte> Line)
-    {
+sealed class Journal : IDisposable {
+    sealed record Pending(Entry? Entry, ReadOnlyMemory<byte> Line) {
         public TaskCompletionSource<Commit> Answer { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
     }
 
-    const int MaxWaiting = 10_000;
+    const long SegmentBytes = 64 << 20, MaxWaiting = 10_000;
     readonly Disk _disk;
     readonly ILogger _log;
     readonly FileStream _lock;
     readonly Thread _writer;
-    readonly object _gate = new();
+    readonly object _queue = new();
     List<Pending> _waiting = [], _spare = [];
     FileStream _segment;
-    Position _end;
+    long _end;
     bool _closing;
     volatile bool _writable = true, _dead;
 
-    /// <summary>Bytes after which a new segment begins.</summary>
-    public const long SegmentBytes = 64 << 20;
     public string Folder { get; }
     /// <summary>Held while <see cref="End"/> moves and OnKept runs.</summary>
     public Lock Gate { get; } = new();
     /// <summary>Called in order, after the flush and before the answers.</summary>
     public Action<Entry>? OnKept { get; set; }
     /// <summary>Everything before it is on disk.</summary>
-    public Position End { get { lock (Gate) return _end; } }
+    public long End { get { lock (Gate) return _end; } }
     /// <summary>Entries kept since the start.</summary>
     public long Kept { get; private set; }
 
     /// <exception cref="Refusal">Another process holds the folder, or it cannot be used.</exception>
-    public Journal(Disk disk, IOptions<ReceiverOptions> options, ILogger<Journal> log)
-    {
+    public Journal(Disk disk, IOptions<ReceiverOptions> options, ILogger<Journal> log) {
         (_disk, _log, Folder) = (disk, log, options.Value.Journal.Directory);
         string holder = Path.Combine(Folder, "holder");
-        try { _lock = Disk.Open(Path.Combine(Folder, "lock"), FileShare.None); }
-        catch (IOException) when (File.Exists(holder))
-        {
+        try {
+            _lock = Disk.Open(Path.Combine(Folder, "lock"), FileShare.None);
+            File.WriteAllText(holder, Environment.ProcessId.ToString(CultureInfo.InvariantCulture));
+            int last = Segments(Folder).DefaultIfEmpty(1).Max();
+            _segment = Disk.Open(PathOf(Folder, last), FileShare.ReadWrite);
+            _end = CutTornTail((long)last << 32);
+        } catch (IOException) when (_lock is null && File.Exists(holder)) {
             throw new Refusal($"process {File.ReadAllText(holder)} holds the journal in {Folder}: one receiver a folder");
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new Refusal("Journal:Directory: " + e.Message); }
-        File.WriteAllText(holder, Environment.ProcessId.ToString(CultureInfo.InvariantCulture));
-        int last = Segments(Folder).DefaultIfEmpty(1).Max();
-        _segment = Disk.Open(PathOf(Folder, last), FileShare.ReadWrite);
-        _end = new Position(last, CutTornTail(last));
+        } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new Refusal("Journal:Directory: " + e.Message); }
         _writer = new Thread(WriteUntilClosed) { Name = "journal", IsBackground = true };
         _writer.Start();
     }
 
     public static string PathOf(string folder, int segment) => Path.Combine(folder, $"{segment:00000000}.ndjson");
-
     public static IEnumerable<int> Segments(string folder) => Directory.EnumerateFiles(folder, "*.ndjson")
         .Select(path => int.TryParse(Path.GetFileNameWithoutExtension(path), out int number) ? number : 0).Where(number => number > 0);
 
     // A crash can leave half a line, or a block of zeros, that nobody was told was kept: back to the last line that is whole.
-    long CutTornTail(int last)
-    {
-        long sound = 0, length = _segment.Length;
-        using var reader = new JournalReader(Folder, new Position(last, 0));
-        while (reader.TryRead(new Position(last, length), out var line))
-            if (line[0] == '{' && line[^1] == '}') sound = reader.Position.Offset;
-        if (sound == length) return sound;
-        if (length - sound > SegmentBytes / 2) throw new Refusal(_segment.Name + " is no journal: restore it, or move it away");
-        RandomAccess.SetLength(_segment.SafeFileHandle, sound);
+    long CutTornTail(long start) {
+        long sound = start, end = start + _segment.Length;
+        using var reader = new JournalReader(Folder, start);
+        while (reader.TryRead(end, out var line)) if (line[0] == '{' && line[^1] == '}') sound = reader.Position;
+        if (sound == end) return end;
+        if (end - sound > SegmentBytes / 2) throw new Refusal(_segment.Name + " is no journal: restore it, or move it away");
+        RandomAccess.SetLength(_segment.SafeFileHandle, sound - start);
         RandomAccess.FlushToDisk(_segment.SafeFileHandle);
-        _log.TornTail(length - sound);
+        _log.TornTail(end - sound);
         return sound;
     }
 
@@ -1029,26 +829,21 @@ sealed class Journal : IDisposable
     public async Task<bool> IsWritableAsync() =>
         _writable || await Enqueue(new Pending(null, Encoding.ASCII.GetBytes("\n".PadLeft(4096)))) == Commit.Kept;
 
-    Task<Commit> Enqueue(Pending pending)
-    {
-        lock (_gate)
-        {
+    Task<Commit> Enqueue(Pending pending) {
+        lock (_queue) {
             if (_closing || _dead) return Task.FromResult(Commit.Unwritable);
             if (_waiting.Count >= MaxWaiting) return Task.FromResult(Commit.Busy);
             _waiting.Add(pending);
-            Monitor.Pulse(_gate);
+            Monitor.Pulse(_queue);
         }
         return pending.Answer.Task;
     }
 
-    void WriteUntilClosed()
-    {
-        while (true)
-        {
+    void WriteUntilClosed() {
+        while (true) {
             List<Pending> batch;
-            lock (_gate)
-            {
-                while (_waiting.Count == 0 && !_closing) Monitor.Wait(_gate);
+            lock (_queue) {
+                while (_waiting.Count == 0 && !_closing) Monitor.Wait(_queue);
                 if (_waiting.Count == 0) return;
                 (batch, _waiting) = (_waiting, _spare);
             }
@@ -1059,58 +854,50 @@ sealed class Journal : IDisposable
         }
     }
 
-    Commit Keep(List<Pending> batch)
-    {
-        try
-        {
-            if (_end.Offset >= SegmentBytes) Roll();
-            _disk.Write(_segment.SafeFileHandle, batch.ConvertAll(pending => pending.Line), _end.Offset);
-        }
-        catch (IOException e) { return Undo(e); }
-        try { _disk.Flush(_segment.SafeFileHandle); }
-        catch (Exception e) { return Dead(e); }
-        lock (Gate)
-        {
-            _end = _end with { Offset = _end.Offset + batch.Sum(pending => pending.Line.Length) };
+    Commit Keep(List<Pending> batch) {
+        try {
+            if ((uint)_end >= SegmentBytes) Roll();
+            _disk.Write(_segment.SafeFileHandle, batch.ConvertAll(pending => pending.Line), (uint)_end);
+        } catch (IOException e) { return Undo(e); }
+        try { _disk.Flush(_segment.SafeFileHandle); } catch (Exception e) { return Die(e); }
+        lock (Gate) {
+            foreach (var pending in batch) {
+                _end += pending.Line.Length;
+                if (pending.Entry is not null) OnKept?.Invoke(pending.Entry);
+            }
             Kept += batch.Count;
-            foreach (var pending in batch) if (pending.Entry is not null) OnKept?.Invoke(pending.Entry);
         }
         _writable = true;
         return Commit.Kept;
     }
 
-    void Roll()
-    {
-        var next = Disk.Open(PathOf(Folder, _end.Segment + 1), FileShare.ReadWrite);
+    void Roll() {
+        int next = (int)(_end >> 32) + 1;
+        var segment = Disk.Open(PathOf(Folder, next), FileShare.ReadWrite);
         _segment.Dispose();
-        _segment = next;
-        lock (Gate) _end = new Position(_end.Segment + 1, 0);
+        _segment = segment;
+        lock (Gate) _end = (long)next << 32;
     }
 
     // The disk is full: take the half-written batch back, so that the next try begins on a clean line.
-    Commit Undo(IOException reason)
-    {
+    Commit Undo(IOException reason) {
         if (_writable) _log.Unwritable(reason.HResult);
         _writable = false;
-        try { RandomAccess.SetLength(_segment.SafeFileHandle, _end.Offset); }
-        catch (IOException e) { return Dead(e); }
+        try { RandomAccess.SetLength(_segment.SafeFileHandle, (uint)_end); } catch (IOException e) { return Die(e); }
         return Commit.Unwritable;
     }
 
-    Commit Dead(Exception reason)
-    {
+    Commit Die(Exception reason) {
         (_dead, _writable) = (true, false);
         _disk.Die(reason);
         return Commit.Unwritable;
     }
 
     /// <summary>Answers what waits, then lets go of the folder.</summary>
-    public void Dispose()
-    {
-        lock (_gate)
-        {
+    public void Dispose() {
+        lock (_queue) {
             _closing = true;
-            Monitor.Pulse(_gate);
+            Monitor.Pulse(_queue);
         }
         _writer.Join();
         _segment.Dispose();
@@ -1119,55 +906,46 @@ sealed class Journal : IDisposable
 }
 
 /// <summary>Reads the journal from a position, and never past the end that it is given.</summary>
-sealed class JournalReader(string folder, Position start) : IDisposable
-{
+sealed class JournalReader(string folder, long start) : IDisposable {
     byte[] _buffer = new byte[256 << 10];
     int _from, _to;
     SafeFileHandle? _segment;
 
     /// <summary>Of the line that is read next.</summary>
-    public Position Position { get; private set; } = start;
+    public long Position { get; private set; } = start;
 
     /// <summary>The next line that is not blank, without its line feed; good until the next call.</summary>
-    public bool TryRead(Position end, out ReadOnlySpan<byte> line)
-    {
-        while (true)
-        {
+    public bool TryRead(long end, out ReadOnlySpan<byte> line) {
+        while (true) {
             line = _buffer.AsSpan(_from.._to);
-            int length = line.IndexOf((byte)'\n');
-            if (length < 0)
-            {
-                if (!Position.IsBefore(end) || !(Fill(end) || NextSegment(end))) return false;
-                continue;
-            }
-            line = line[..length];
-            _from += length + 1;
-            Position = Position with { Offset = Position.Offset + length + 1 };
-            if (line.ContainsAnyExcept((byte)' ')) return true;
+            if (line.IndexOf((byte)'\n') is >= 0 and var length) {
+                line = line[..length];
+                _from += length + 1;
+                Position += length + 1;
+                if (line.ContainsAnyExcept((byte)' ')) return true;
+            } else if (Position >= end || !(Fill(end) || NextSegment(end))) return false;
         }
     }
 
-    bool Fill(Position end)
-    {
-        string path = Journal.PathOf(folder, Position.Segment);
+    bool Fill(long end) {
+        int number = (int)(Position >> 32);
+        string path = Journal.PathOf(folder, number);
         if (_segment is null && !File.Exists(path)) return false;
         _segment ??= File.OpenHandle(path, share: FileShare.ReadWrite);
         _buffer.AsSpan(_from.._to).CopyTo(_buffer);
         (_from, _to) = (0, _to - _from);
         if (_to == _buffer.Length) Array.Resize(ref _buffer, _buffer.Length * 2);
-        long offset = Position.Offset + _to;
-        long limit = Position.Segment == end.Segment ? end.Offset : RandomAccess.GetLength(_segment);
+        long offset = (uint)Position + _to, limit = number == end >> 32 ? (uint)end : RandomAccess.GetLength(_segment);
         int read = RandomAccess.Read(_segment, _buffer.AsSpan(_to, (int)Math.Clamp(limit - offset, 0, _buffer.Length - _to)), offset);
         _to += read;
         return read > 0;
     }
 
-    bool NextSegment(Position end)
-    {
-        int next = Journal.Segments(folder).Where(number => number > Position.Segment).DefaultIfEmpty(int.MaxValue).Min();
-        if (next > end.Segment) return false;
+    bool NextSegment(long end) {
+        int next = Journal.Segments(folder).Where(number => number > Position >> 32).DefaultIfEmpty(int.MaxValue).Min();
+        if (next > end >> 32) return false;
         _segment?.Dispose();
-        (_segment, _from, _to, Position) = (null, 0, 0, new Position(next, 0));
+        (_segment, _from, _to, Position) = (null, 0, 0, (long)next << 32);
         return true;
     }
 
@@ -1176,265 +954,216 @@ sealed class JournalReader(string folder, Position start) : IDisposable
 
 // ---- 8. Store ---------------------------------------------------------------------------------------------------
 // What is known of each address lives in memory: look-ups read it, the journal's writer keeps it true. One follower thread
-// copies the journal into LiteDB for history and counts, with its position in the transaction of the events it covers. It
-// alone writes there, and readers take its lock, since LiteDB 5.0.20 breaks under concurrent readers.
+// copies the journal into LiteDB for history and counts, with its position in the transaction of the events it covers.
 
 /// <summary>What is kept. Once CommitAsync says Kept, the entry outlives a crash and FindAsync sees it; ids make all of it
-/// idempotent. Addresses are keys (<see cref="Address.Key"/>).</summary>
-interface IFeedbackStore
-{
+/// idempotent. Addresses are keys (<see cref="Address.Key"/>); null means that it cannot be told now.</summary>
+interface IFeedbackStore {
     Task<Commit> CommitAsync(Entry entry);
-
-    /// <summary>Null while that cannot be told.</summary>
-    ValueTask<Known?> FindAsync(string address, CancellationToken cancellation);
-
-    /// <summary>The events of an address as JSON, newest first; null while they cannot be read.</summary>
-    Task<string?> HistoryAsync(string address, CancellationToken cancellation);
-
+    ValueTask<Known?> FindAsync(string address);
+    /// <summary>The events of an address as JSON, newest first.</summary>
+    Task<string?> HistoryAsync(string address);
     Task<bool> IsWritableAsync();
 }
 
-sealed class LiteDbStore : IFeedbackStore, IHostedService
-{
+sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, TimeProvider clock, ILogger<LiteDbStore> log)
+    : IFeedbackStore, IHostedService {
     const int Batch = 256, CheckpointBytes = 16 << 20, BusyPerSecond = 2000;
-    readonly Journal _journal;
-    readonly FeedbackFile _file;
-    readonly TimeProvider _clock;
-    readonly ILogger _log;
-    readonly int _softBounceLimit;
     readonly ConcurrentDictionary<string, Known> _known = new(StringComparer.Ordinal);
-    readonly Thread _follower;
+    readonly FeedbackFile _file = new(options.Value.ConnectionStrings.Feedback.Split('=', ';')[1], clock, log);
     readonly AutoResetEvent _wake = new(false);
     readonly ManualResetEventSlim _stop = new();
     readonly TaskCompletionSource _loaded = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    (Position At, int Times) _trouble;
-    int _batch = Batch;
-
-    public LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, TimeProvider clock, ILogger<LiteDbStore> log)
-    {
-        (_journal, _clock, _log, _softBounceLimit) = (journal, clock, log, options.Value.Suppression.SoftBounceLimit);
-        _file = new FeedbackFile(options.Value.ConnectionStrings.Path, clock, log);
-        _follower = new Thread(Follow) { Name = "follower", IsBackground = true };
-        _journal.OnKept = entry =>
-        {
-            if (_loaded.Task.IsCompleted) Apply(entry);
-            _wake.Set();
-        };
-    }
+    Thread? _follower;
+    (long At, int Times) _trouble;
+    long _told, _damagedAt = -1, _skip = -1;
 
     /// <summary>Begins to follow. Waits for the suppressions, but after two seconds lets messages in: look-ups say 503 until
     /// all is read.</summary>
     /// <exception cref="Refusal">feedback.db knows of more than the journal holds.</exception>
-    public async Task StartAsync(CancellationToken cancellationToken)
-    {
+    public async Task StartAsync(CancellationToken cancellationToken) {
         _file.Open();
-        if (_journal.End.IsBefore(_file.Applied))
-            throw new Refusal($"{_file.Path} knows of more than the journal in {_journal.Folder} holds: restore the journal, or move "
-                + "the file away to begin anew");
+        if (_file.Applied > journal.End) throw new Refusal($"{_file.Path} knows of more than the journal in {journal.Folder} holds: "
+            + "restore the journal, or move the file away to begin anew");
+        journal.OnKept = entry => {
+            if (_loaded.Task.IsCompleted) Apply(entry);
+            _wake.Set();
+        };
+        _follower = new Thread(Follow) { Name = "follower", IsBackground = true };
         _follower.Start();
         await Task.WhenAny(_loaded.Task, Task.Delay(2000, cancellationToken));
     }
 
-    public Task StopAsync(CancellationToken cancellationToken)
-    {
-        _journal.Dispose();
+    public Task StopAsync(CancellationToken cancellationToken) {
+        journal.Dispose();
         _stop.Set();
         _wake.Set();
-        if (_follower.IsAlive) _follower.Join();
+        _follower?.Join();
         return Task.CompletedTask;
     }
 
     /// <summary>Builds the file again from the journal, by today's settings.</summary>
-    public async Task RebuildAsync()
-    {
+    public async Task RebuildAsync() {
         _file.MoveAside("rebuild");
         await StartAsync(CancellationToken.None);
-        await CaughtUpAsync(_journal.End, Timeout.InfiniteTimeSpan, CancellationToken.None);
+        while (!await CaughtUpAsync()) { }
         await StopAsync(CancellationToken.None);
         Console.WriteLine($"{_file.Path} is rebuilt: {_known.Values.Count(known => known.Suppressed)} addresses suppressed");
     }
 
-    public Task<Commit> CommitAsync(Entry entry) => _journal.AppendAsync(entry);
-    public Task<bool> IsWritableAsync() => _journal.IsWritableAsync();
+    public Task<Commit> CommitAsync(Entry entry) => journal.AppendAsync(entry);
+    public Task<bool> IsWritableAsync() => journal.IsWritableAsync();
+    public async Task<string?> HistoryAsync(string address) => _file.History(address, complete: await CaughtUpAsync());
 
-    public ValueTask<Known?> FindAsync(string address, CancellationToken cancellation)
-    {
+    public ValueTask<Known?> FindAsync(string address) {
         bool loaded = _loaded.Task.IsCompleted; // asked first: a miss counts only if everything was there before it
         return new(_known.TryGetValue(address, out var known) && (loaded || known.Suppressed) ? known : loaded ? Known.Nothing : null);
     }
 
-    public async Task<string?> HistoryAsync(string address, CancellationToken cancellation)
-    {
-        bool complete = await CaughtUpAsync(_journal.End, TimeSpan.FromSeconds(2), cancellation);
-        return _file.History(address, complete);
+    // Whether LiteDB has, within two seconds, all that is in the journal now.
+    async Task<bool> CaughtUpAsync() {
+        long target = journal.End;
+        for (var patience = Stopwatch.StartNew(); _file.Applied < target; await Task.Delay(2))
+            if (patience.ElapsedMilliseconds > 2000) return false;
+        return true;
     }
 
-    async Task<bool> CaughtUpAsync(Position target, TimeSpan patience, CancellationToken cancellation)
-    {
-        using var timer = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        if (patience > TimeSpan.Zero) timer.CancelAfter(patience);
-        while (true)
-        {
-            var moved = _file.Moved;
-            if (!_file.Applied.IsBefore(target)) return true;
-            try { await moved.WaitAsync(timer.Token); }
-            catch (OperationCanceledException) when (!cancellation.IsCancellationRequested) { return false; }
-        }
-    }
-
-    void Apply(Entry entry)
-    {
+    void Apply(Entry entry) {
         foreach (var feedback in entry.Event.Feedback)
-            Update(feedback.Address, known => Judgement.Of(feedback, known, _softBounceLimit));
+            Update(feedback.Address, known => Judgement.Of(feedback, known, options.Value.Suppression.SoftBounceLimit));
         if (entry.Suppress is { } manual) Update(manual.Address, known => Judgement.Of(manual, entry.At, known));
         if (entry.Lift is { } lift) Update(lift.Address, known => Judgement.Lifted(entry.At, known));
     }
 
-    void Update(string address, Func<Known, Known> judge)
-    {
+    void Update(string address, Func<Known, Known> judge) {
         var before = _known.GetValueOrDefault(address, Known.Nothing);
-        var after = judge(before);
-        if (!ReferenceEquals(before, after)) _known[address] = after;
+        if (judge(before) is var after && !ReferenceEquals(before, after)) _known[address] = after;
     }
 
-    void Follow()
-    {
+    void Follow() {
         while (!_stop.IsSet)
-        {
-            try
-            {
+            try {
                 if (!_loaded.Task.IsCompleted) Load();
-                FollowUntilStopped();
-            }
-            catch (Exception e) { Recover(e); }
-        }
+                CopyUntilStopped();
+            } catch (Exception e) { Recover(e); }
         _file.Close();
     }
 
     // What LiteDB holds, then the entries after it: many times faster than LiteDB can take them.
-    void Load()
-    {
+    void Load() {
         foreach (var (address, known) in _file.Suppressions()) _known[address] = known;
-        using var reader = new JournalReader(_journal.Folder, _file.Applied);
-        var progress = new Progress(_log, "reading the journal", _clock);
-        while (!_loaded.Task.IsCompleted && !_stop.IsSet)
-        {
-            var end = _journal.End;
-            for (; !_stop.IsSet && reader.TryRead(end, out var line); progress.Step(reader.Position, end))
+        using var reader = new JournalReader(journal.Folder, _file.Applied);
+        while (!_loaded.Task.IsCompleted && !_stop.IsSet) {
+            for (long end = journal.End; !_stop.IsSet && reader.TryRead(end, out var line); Tell("reading the journal", reader.Position, end))
                 if (Entry.Read(line) is { } entry) Apply(entry);
-            lock (_journal.Gate) if (!reader.Position.IsBefore(_journal.End)) _loaded.SetResult();
+            lock (journal.Gate) if (reader.Position >= journal.End) _loaded.SetResult();
         }
     }
 
-    void FollowUntilStopped()
-    {
-        using var reader = new JournalReader(_journal.Folder, _file.Applied);
-        var progress = new Progress(_log, "copying the journal to " + _file.Path, _clock);
-        var entries = new List<(Position At, Entry? Entry)>();
-        while (!_stop.IsSet)
-        {
-            var (started, kept, end) = (_clock.GetTimestamp(), _journal.Kept, _journal.End);
-            for (var at = reader.Position; entries.Count < _batch && reader.TryRead(end, out var line); at = reader.Position)
-                entries.Add((at, _trouble.Times > 2 && _trouble.At == at ? null : Entry.Read(line)));
+    void CopyUntilStopped() {
+        using var reader = new JournalReader(journal.Folder, _file.Applied);
+        var entries = new List<(long At, Entry? Entry)>();
+        while (!_stop.IsSet) {
+            var (started, kept, end) = (clock.GetTimestamp(), journal.Kept, journal.End);
+            entries.Clear();
+            for (long at = reader.Position; entries.Count < (_trouble.Times > 0 ? 1 : Batch) && reader.TryRead(end, out var line); at = reader.Position)
+                entries.Add((at, at == _skip ? null : Entry.Read(line)));
             if (entries.Count == 0 && !_wake.WaitOne(TimeSpan.FromSeconds(5))) _file.Checkpoint(1);
             if (entries.Count == 0) continue;
             _file.Write(entries, reader.Position, _known);
             _file.Checkpoint(CheckpointBytes);
-            if (_trouble.At.IsBefore(reader.Position)) (_trouble, _batch) = (default, Batch);
-            progress.Step(reader.Position, end);
-            entries.Clear();
+            if (reader.Position > _trouble.At) _trouble = default;
+            Tell("copying the journal", reader.Position, end);
             // While acknowledgements are busy, LiteDB gets a tenth of a core, not half the machine.
-            double took = _clock.GetElapsedTime(started).TotalMilliseconds;
-            if ((_journal.Kept - kept) * 1000 > BusyPerSecond * took) _stop.Wait((int)Math.Min(500, took * 9));
+            double took = clock.GetElapsedTime(started).TotalMilliseconds;
+            if ((journal.Kept - kept) * 1000 > BusyPerSecond * took) _stop.Wait((int)Math.Min(500, took * 9));
         }
+    }
+
+    void Tell(string what, long now, long end) {
+        if (now >= end || clock.GetElapsedTime(_told).TotalSeconds < 5) return;
+        _told = clock.GetTimestamp();
+        log.Working(what, now >> 32, (uint)now >> 20, end >> 32, (uint)end >> 20);
     }
 
     // A full disk mends itself: wait. Else open again and go on one by one. If the same entry fails again, the file is at fault
     // and is built anew; if it fails there too, it is set down as unread.
-    void Recover(Exception reason)
-    {
-        _log.FollowerFailed(reason.GetType().Name, reason.Message);
+    void Recover(Exception reason) {
+        log.FollowerFailed(reason.GetType().Name, reason.Message);
         _file.Abandon();
-        if (reason is IOException) _stop.Wait(TimeSpan.FromSeconds(5));
-        else (_trouble, _batch) = ((_file.Applied, _trouble.At == _file.Applied ? _trouble.Times + 1 : 1), 1);
-        if (_trouble.Times == 2) _file.MoveAside("damaged");
-        try { _file.Open(); }
-        catch (Exception e) when (e is IOException or LiteException) { _stop.Wait(TimeSpan.FromSeconds(5)); }
+        bool waits = reason is IOException or UnauthorizedAccessException;
+        _trouble = (_file.Applied, waits ? 1 : _trouble.At == _file.Applied ? _trouble.Times + 1 : 1);
+        if (_trouble.Times > 1 && _damagedAt == _trouble.At) _skip = _trouble.At;
+        else if (_trouble.Times > 1) {
+            _damagedAt = _trouble.At;
+            _file.MoveAside("damaged");
+        }
+        _stop.Wait(waits ? 5000 : 100);
+        try { _file.Open(); } catch (Exception e) { log.FollowerFailed(e.GetType().Name, e.Message); }
     }
 }
 
-/// <summary>feedback.db: LiteDB as <see cref="LiteDbStore"/> needs it. Times are Int64 milliseconds UTC; `mail`, `tags` and
-/// `known` are JSON text.</summary>
-sealed class FeedbackFile(string path, TimeProvider clock, ILogger log)
-{
+/// <summary>feedback.db: LiteDB as <see cref="LiteDbStore"/> needs it, one caller at a time, since 5.0.20 breaks under concurrent
+/// readers. Times are Int64 milliseconds UTC; `mail`, `tags` and `known` are JSON text.</summary>
+sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) {
     const int Schema = 1;
+    static readonly string[] WithEmail = ["email_bounces", "email_complaints", "email_events"];
+    static readonly JsonSerializerOptions Readable = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
     readonly Lock _gate = new();
     readonly string _logPath = System.IO.Path.ChangeExtension(path, null) + "-log" + System.IO.Path.GetExtension(path), _mark = path + ".open";
     LiteDatabase? _database;
     FileStream? _data, _pages;
-    TaskCompletionSource _moved = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    Position _applied;
+    long _applied;
 
     public string Path => path;
-    /// <summary>Up to where the journal stands in the file.</summary>
-    public Position Applied { get { lock (_gate) return _applied; } }
-    /// <summary>Completes when Applied moves.</summary>
-    public Task Moved { get { lock (_gate) return _moved.Task; } }
+    /// <summary>The journal's position up to which it stands in the file.</summary>
+    public long Applied { get { lock (_gate) return _applied; } }
 
     /// <summary>Opens or creates the file; what cannot be trusted is moved aside first, never deleted. Nothing of it is flushed
     /// before a clean stop, so after a power cut (another boot, and no clean stop) its pages are anybody's guess.</summary>
-    public void Open()
-    {
-        bool suspected = File.Exists(_mark) && File.ReadAllText(_mark) != BootId();
-        try
-        {
+    public void Open() {
+        lock (_gate) {
+            bool suspected = File.Exists(_mark) && File.ReadAllText(_mark) != BootId();
+            try {
+                OpenDatabase();
+                if (!suspected) return;
+                Abandon();
+                MoveAside("power cut");
+            } catch (Exception e) when (e is not (IOException or UnauthorizedAccessException)) {
+                Abandon();
+                MoveAside(e.Message);
+            }
             OpenDatabase();
-            if (!suspected) return;
-            Abandon();
-            MoveAside("power cut");
         }
-        catch (Exception e) when (e is not (IOException or UnauthorizedAccessException))
-        {
-            Abandon();
-            MoveAside(e.Message);
-        }
-        OpenDatabase();
     }
 
-    void OpenDatabase()
-    {
-        lock (_gate)
-        {
-            if (!File.Exists(path) && File.Exists(_logPath)) MoveAside("log without file");
-            (_data, _pages) = (Disk.Open(path, FileShare.None), Disk.Open(_logPath, FileShare.None));
-            // Streams of our own: LiteDB then does not flush page by page on the disk that the journal needs.
-            var engine = new EngineSettings { DataStream = _data, LogStream = _pages, TempStream = new MemoryStream(), Collation = Collation.Binary };
-            _database = new LiteDatabase(new LiteEngine(engine)) { CheckpointSize = 0, UtcDate = true, Timeout = TimeSpan.FromSeconds(5) };
-            foreach (string name in Documents.WithEmail) _database.GetCollection(name).EnsureIndex("email", "$.email");
-            var meta = _database.GetCollection("meta").FindById("journal");
-            if (meta is not null && meta["schema"] != Schema) throw new LiteException(0, "written by another version");
-            _applied = meta is null ? default : new Position(meta["segment"].AsInt32, meta["offset"].AsInt64);
-            File.WriteAllText(_mark, BootId());
-        }
+    void OpenDatabase() {
+        if (!File.Exists(path) && File.Exists(_logPath)) MoveAside("log without file");
+        (_data, _pages) = (Disk.Open(path, FileShare.None), Disk.Open(_logPath, FileShare.None));
+        // Streams of our own: LiteDB then does not flush page by page on the disk that the journal needs.
+        _database = new LiteDatabase(new LiteEngine(new EngineSettings {
+            DataStream = _data, LogStream = _pages, TempStream = new MemoryStream(), Collation = Collation.Binary,
+        })) { CheckpointSize = 0, UtcDate = true, Timeout = TimeSpan.FromSeconds(5) };
+        foreach (string name in WithEmail) _database.GetCollection(name).EnsureIndex("email", "$.email");
+        var meta = _database.GetCollection("meta").FindById("journal");
+        if (meta is not null && meta["schema"] != Schema) throw new LiteException(0, "written by another version");
+        _applied = meta is null ? 0 : meta["position"].AsInt64;
+        File.WriteAllText(_mark, BootId());
     }
 
     static string BootId() => File.Exists("/proc/sys/kernel/random/boot_id") ? File.ReadAllText("/proc/sys/kernel/random/boot_id") : "";
 
     /// <summary>Renames the file, so that the journal builds it anew.</summary>
-    public void MoveAside(string why)
-    {
+    public void MoveAside(string why) {
         string suffix = clock.GetUtcNow().ToString("'.'yyyyMMdd'T'HHmmssfff'.aside'", CultureInfo.InvariantCulture);
         foreach (string each in (string[])[path, _logPath]) if (File.Exists(each)) File.Move(each, each + suffix, overwrite: true);
         log.MovedAside(path, why);
     }
 
     /// <summary>Lets go of the file as it is.</summary>
-    public void Abandon()
-    {
-        lock (_gate)
-        {
-            try { _database?.Dispose(); }
-            catch (Exception e) { log.FollowerFailed(e.GetType().Name, e.Message); }
+    public void Abandon() {
+        lock (_gate) {
+            try { _database?.Dispose(); } catch (Exception e) { log.FollowerFailed(e.GetType().Name, e.Message); }
             _database = null;
             _data?.Dispose();
             _pages?.Dispose();
@@ -1442,231 +1171,155 @@ sealed class FeedbackFile(string path, TimeProvider clock, ILogger log)
     }
 
     /// <summary>A clean stop: everything in the file and on disk, then the mark goes.</summary>
-    public void Close()
-    {
-        lock (_gate)
-        {
+    public void Close() {
+        lock (_gate) {
             if (_database is null) return;
             Checkpoint(1);
-            foreach (var file in (FileStream[])[_pages!, _data!]) file.Flush(flushToDisk: true);
+            _pages!.Flush(flushToDisk: true);
+            _data!.Flush(flushToDisk: true);
             Abandon();
             File.Delete(_mark);
         }
     }
 
     /// <summary>Moves LiteDB's log into the file once it has so many bytes.</summary>
-    public void Checkpoint(long bytes)
-    {
-        lock (_gate) if (_pages?.Length >= bytes) _database?.Checkpoint();
-    }
+    public void Checkpoint(long bytes) { lock (_gate) if (_pages?.Length >= bytes) _database?.Checkpoint(); }
 
     /// <summary>Writes what a run of entries adds, and the position after it, in one transaction. What is there already stays
     /// as it is and is not counted again.</summary>
     /// <exception cref="LiteException">Nothing was written.</exception>
-    public void Write(List<(Position At, Entry? Entry)> entries, Position end, ConcurrentDictionary<string, Known> known)
-    {
-        lock (_gate)
-        {
+    public void Write(List<(long At, Entry? Entry)> entries, long end, ConcurrentDictionary<string, Known> known) {
+        lock (_gate) {
             var database = _database ?? throw new IOException(path + " is not open");
             if (!database.BeginTrans()) throw new LiteException(0, "a transaction is open already");
             var counts = new Dictionary<string, long>(StringComparer.Ordinal);
             foreach (var feedback in entries.SelectMany(each => each.Entry?.Event.Feedback ?? [])) Insert(database, feedback, counts);
-            foreach (var (counter, added) in counts) Documents.Change(database, "daily", counter, day => day["n"] = day["n"].AsInt64 + added);
+            foreach (var (counter, added) in counts) Change(database, "daily", counter, day => day["n"] = day["n"].AsInt64 + added);
             foreach (string address in entries.SelectMany(each => each.Entry?.Addresses ?? []).Distinct())
-                if (known.TryGetValue(address, out var now)) database.GetCollection("suppressions").Upsert(Documents.Of(address, now));
+                if (known.TryGetValue(address, out var now)) Change(database, "suppressions", address, document => (document["reason"],
+                    document["since"], document["known"]) = (now.Reason, now.Since.ToUnixTimeMilliseconds(), JsonSerializer.Serialize(now, SnsJson.Default.Known)));
             foreach (var (at, entry) in entries) WriteOthers(database, at, entry);
-            Documents.Change(database, "meta", "journal", meta =>
-                (meta["schema"], meta["segment"], meta["offset"]) = (Schema, end.Segment, end.Offset));
+            Change(database, "meta", "journal", meta => (meta["schema"], meta["position"]) = (Schema, end));
             if (!database.Commit()) throw new LiteException(0, "the transaction was lost");
             _applied = end;
-            _moved.SetResult();
-            _moved = new(TaskCreationOptions.RunContinuationsAsynchronously);
         }
     }
 
-    static void Insert(LiteDatabase database, Feedback feedback, Dictionary<string, long> counts)
-    {
-        var (collection, id) = (database.GetCollection(Documents.CollectionOf(feedback.Kind)), Documents.IdOf(feedback));
-        if (collection.Exists(BsonExpression.Create("_id = @0", id))) return;
-        collection.Insert(Documents.Of(feedback, id));
-        CollectionsMarshal.GetValueRefOrAddDefault(counts, Documents.CounterOf(feedback), out _)++;
+    static void Insert(LiteDatabase database, Feedback feedback, Dictionary<string, long> counts) {
+        string time = feedback.Kind switch { SesEvent.Bounce => "bounced_at", SesEvent.Complaint => "complained_at", _ => "at" };
+        var collection = database.GetCollection(WithEmail[time switch { "bounced_at" => 0, "complained_at" => 1, _ => 2 }]);
+        // The time that SES writes into a mail's id, so that neighbours in time are neighbours in the file, then a hash.
+        Span<byte> id = SHA256.HashData(Encoding.UTF8.GetBytes(feedback.Id));
+        if (feedback.MailId is { Length: > 16 } mail) Convert.FromHexString(mail.AsSpan(4, 12), id[..6], out _, out _);
+        var document = new BsonDocument { ["_id"] = new Guid(id[..16], bigEndian: true), ["email"] = feedback.Address };
+        if (collection.Exists(BsonExpression.Create("_id = @0", document["_id"]))) return;
+        document[time] = feedback.At.ToUnixTimeMilliseconds();
+        if (feedback.Possible) document["possible"] = true;
+        foreach (var (name, value) in (ReadOnlySpan<(string, string?)>)[("id", feedback.Id), ("kind", feedback.Kind), ("type", feedback.Type),
+            ("subtype", feedback.SubType), ("status", feedback.Status), ("detail", feedback.Detail), ("recipient", feedback.Recipient),
+            ("mail_id", feedback.MailId), ("subject", feedback.Subject), ("source", feedback.Source), ("configuration_set", feedback.ConfigurationSet),
+            ("sns_message_id", feedback.SnsMessageId), ("tags", feedback.Tags), ("mail", time == "at" ? null : feedback.Mail)])
+            if (value is not null) document[name] = value;
+        collection.Insert(document);
+        string counter = string.Create(CultureInfo.InvariantCulture, $"{feedback.At.UtcDateTime:yyyy-MM-dd}|{feedback.Kind}|{feedback.Type}|{feedback.SubType}");
+        if (feedback.Address.EndsWith("@simulator.amazonses.com", StringComparison.Ordinal)) counter += "|simulator"; // not counted by SES either
+        CollectionsMarshal.GetValueRefOrAddDefault(counts, counter, out _)++;
     }
 
-    static void WriteOthers(LiteDatabase database, Position at, Entry? entry)
-    {
+    static void WriteOthers(LiteDatabase database, long at, Entry? entry) {
         if (entry is { Message: null }) return;
         if (entry?.Message is not { } message || entry.Event.Unread is not null)
-            Documents.Change(database, "unread", entry?.Message?.MessageId ?? $"journal/{at.Segment}/{at.Offset}", unread =>
+            Change(database, "unread", entry?.Message?.MessageId ?? $"journal/{at >> 32}/{(uint)at}", unread =>
                 (unread["at"], unread["topic_arn"], unread["why"], unread["message"]) = (entry?.At.ToUnixTimeMilliseconds(),
                     entry?.Message?.TopicArn, entry?.Event.Unread ?? "no entry that can be stored", entry?.Message?.Message));
         else if (message.Type != Envelope.Notification || entry.Event.Validates)
-            Documents.Change(database, "subscriptions", message.TopicArn, subscription => subscription[message.Type switch
-            {
+            Change(database, "subscriptions", message.TopicArn, subscription => subscription[message.Type switch {
                 Envelope.SubscriptionConfirmation => "confirmed_at", Envelope.UnsubscribeConfirmation => "unsubscribed_at", _ => "validated_at",
             }] = entry.At.ToUnixTimeMilliseconds());
     }
 
-    /// <summary>What was known of every address when the file was last written.</summary>
-    public List<(string Address, Known Known)> Suppressions()
-    {
-        lock (_gate)
-            return [.. _database!.GetCollection("suppressions").FindAll().Select(document => (document["_id"].AsString,
-                JsonSerializer.Deserialize(document["known"].AsString, SnsJson.Default.Known)!))];
-    }
-
-    /// <summary>The newest 1,000 events of an address as JSON; null while the file is not open.</summary>
-    public string? History(string address, bool complete)
-    {
-        lock (_gate)
-        {
-            if (_database is not { } database) return null;
-            var newest = new PriorityQueue<BsonDocument, long>();
-            foreach (string name in Documents.WithEmail)
-                foreach (var document in database.GetCollection(name).Find(BsonExpression.Create("$.email = @0", address)))
-                {
-                    document.Remove("mail");
-                    newest.Enqueue(document, document["at"].AsInt64);
-                    if (newest.Count > 1000) newest.Dequeue();
-                }
-            return Documents.ToJson(address, complete, newest.UnorderedItems.OrderByDescending(item => item.Priority).Select(item => item.Element));
-        }
-    }
-}
-
-/// <summary>Feedback and suppressions as LiteDB documents.</summary>
-static class Documents
-{
-    public static readonly string[] WithEmail = ["email_bounces", "email_complaints", "email_events"];
-
-    public static string CollectionOf(string kind) => kind switch
-    {
-        Ses.Bounce => "email_bounces", Ses.Complaint => "email_complaints", _ => "email_events",
-    };
-
-    /// <summary>`day|kind|type|subtype`, and `|simulator` for mail that SES does not count either.</summary>
-    public static string CounterOf(Feedback feedback) => string.Create(CultureInfo.InvariantCulture,
-        $"{feedback.At.UtcDateTime:yyyy-MM-dd}|{feedback.Kind}|{feedback.Type}|{feedback.SubType}")
-        + (feedback.Address.EndsWith("@simulator.amazonses.com", StringComparison.Ordinal) ? "|simulator" : "");
-
-    /// <summary>Sixteen bytes: the time that SES writes into a mail's id, so that neighbours in time are neighbours in the
-    /// file, then a hash of <see cref="Feedback.Id"/>.</summary>
-    public static Guid IdOf(Feedback feedback)
-    {
-        Span<byte> id = SHA256.HashData(Encoding.UTF8.GetBytes(feedback.Id));
-        if (feedback.MailId is { Length: > 16 } mail) Convert.FromHexString(mail.AsSpan(4, 12), id[..6], out _, out _);
-        return new Guid(id[..16], bigEndian: true);
-    }
-
-    public static BsonDocument Of(Feedback feedback, Guid id)
-    {
-        var document = new BsonDocument { ["_id"] = id, ["email"] = feedback.Address, ["at"] = feedback.At.ToUnixTimeMilliseconds() };
-        bool isMail = CollectionOf(feedback.Kind) != "email_events";
-        foreach (var (name, value) in (ReadOnlySpan<(string, string?)>)[("id", feedback.Id), ("kind", feedback.Kind), ("type", feedback.Type),
-            ("subtype", feedback.SubType), ("status", feedback.Status), ("detail", feedback.Detail), ("recipient", feedback.Recipient),
-            ("mail_id", feedback.MailId), ("subject", feedback.Subject), ("source", feedback.Source), ("configuration_set", feedback.ConfigurationSet),
-            ("sns_message_id", feedback.SnsMessageId), ("tags", feedback.Tags), ("mail", isMail ? feedback.Mail : null)])
-            if (value is not null) document[name] = value;
-        if (feedback.Possible) document["possible"] = true;
-        return document;
-    }
-
-    public static BsonDocument Of(string address, Known known)
-    {
-        var document = new BsonDocument { ["_id"] = address, ["known"] = JsonSerializer.Serialize(known, SnsJson.Default.Known) };
-        if (known.Suppressed) (document["reason"], document["since"]) = (known.Reason, known.Since.ToUnixTimeMilliseconds());
-        return document;
-    }
-
-    /// <summary>Reads, changes and writes back one document, which need not be there yet.</summary>
-    public static void Change(LiteDatabase database, string collection, string id, Action<BsonDocument> change)
-    {
+    // Reads, changes and writes back one document, which need not be there yet.
+    static void Change(LiteDatabase database, string collection, string id, Action<BsonDocument> change) {
         var document = database.GetCollection(collection).FindById(id) ?? new BsonDocument { ["_id"] = id };
         change(document);
         database.GetCollection(collection).Upsert(document);
     }
 
-    public static string ToJson(string address, bool complete, IEnumerable<BsonDocument> events)
-    {
-        var buffer = new ArrayBufferWriter<byte>();
-        using (var json = new Utf8JsonWriter(buffer))
-        {
-            json.WriteStartObject();
-            json.WriteString("address", address);
-            json.WriteBoolean("complete", complete);
-            json.WriteStartArray("events");
-            foreach (var document in events) Write(json, document);
-            json.WriteEndArray();
-            json.WriteEndObject();
-        }
-        return Encoding.UTF8.GetString(buffer.WrittenSpan);
+    /// <summary>What was known of every address when the file was last written.</summary>
+    public List<(string Address, Known Known)> Suppressions() {
+        lock (_gate) return [.. (_database ?? throw new IOException(path + " is not open")).GetCollection("suppressions").FindAll().Select(document =>
+            (document["_id"].AsString, JsonSerializer.Deserialize(document["known"].AsString, SnsJson.Default.Known)!))];
     }
 
-    static void Write(Utf8JsonWriter json, BsonDocument document)
-    {
-        json.WriteStartObject();
-        foreach (var (name, value) in document)
-        {
-            if (name is "_id" or "email") continue;
-            json.WritePropertyName(JsonNamingPolicy.CamelCase.ConvertName(name));
-            if (name == "at") json.WriteStringValue(DateTimeOffset.FromUnixTimeMilliseconds(value.AsInt64));
-            else if (name == "tags") json.WriteRawValue(value.AsString);
-            else if (value.IsBoolean) json.WriteBooleanValue(value.AsBoolean);
-            else json.WriteStringValue(value.AsString);
+    /// <summary>The newest 1,000 events of an address as JSON; null while the file is not open.</summary>
+    public string? History(string address, bool complete) {
+        lock (_gate) {
+            if (_database is not { } database) return null;
+            var newest = new PriorityQueue<JsonNode, long>();
+            foreach (var document in WithEmail.SelectMany(name => database.GetCollection(name).Find(BsonExpression.Create("$.email = @0", address)))) {
+                var (json, at) = JsonOf(document);
+                newest.Enqueue(json, at);
+                if (newest.Count > 1000) newest.Dequeue();
+            }
+            var events = newest.UnorderedItems.OrderByDescending(item => item.Priority).Select(item => item.Element).ToArray();
+            return new JsonObject { ["address"] = address, ["complete"] = complete, ["events"] = new JsonArray(events) }.ToJsonString(Readable);
         }
-        json.WriteEndObject();
     }
+
+    // mail_id becomes mailId, times become ISO 8601, and `mail` stays behind.
+    static (JsonNode Json, long At) JsonOf(BsonDocument document) {
+        var (json, at) = (new JsonObject(), 0L);
+        foreach (var (name, value) in document) {
+            if (name is "_id" or "email" or "mail") continue;
+            if (value.IsInt64) (at, json["at"]) = (value.AsInt64, DateTimeOffset.FromUnixTimeMilliseconds(value.AsInt64).UtcDateTime);
+            else if (value.IsBoolean) json[name] = value.AsBoolean;
+            else if (name == "tags") json[name] = JsonNode.Parse(value.AsString);
+            else json[SnakeCase().Replace(name, match => match.Value[1..].ToUpperInvariant())] = value.AsString;
+        }
+        return (json, at);
+    }
+
+    [GeneratedRegex("_[a-z]")] private static partial Regex SnakeCase();
 }
 
 // ---- 9. Plumbing ------------------------------------------------------------------------------------------------
 
 /// <summary>The answer to a look-up.</summary>
-sealed record Answer(string Address, bool Suppressed, string? Reason, DateTimeOffset? Since, string Because, string? Event, string? Note, string? Lift)
-{
-    public Answer(string address, Known known) : this(address, known.Suppressed, known.Reason, known.Suppressed ? known.Since : null,
-        known.Because ?? (known.Suppressed ? "It was suppressed by hand." : known.LiftedAt != default
-            ? $"It was lifted on {known.LiftedAt:yyyy-MM-dd}, and nothing has come since." : "Nothing is known against it."),
-        known.Event, known.Note, known.Suppressed ? "curl -X DELETE localhost:8081/suppressed/" + Uri.EscapeDataString(address) : null)
-    {
-    }
+sealed record Answer(string Address, bool Suppressed, string? Reason, DateTime? Since, string Because, string? Event, string? Note, string? Lift) {
+    public Answer(string address, Known known) : this(address, known.Suppressed, known.Reason, known.Suppressed ? known.Since.UtcDateTime : null,
+        known.Because ?? (known.Suppressed ? "It was suppressed by hand." : known.LiftedAt == default ? "Nothing is known against it."
+            : $"It was lifted on {known.LiftedAt:yyyy-MM-dd}, and nothing has come since."), known.Event, known.Note,
+        known.Suppressed ? "curl -X DELETE localhost:8081/suppressed/" + Uri.EscapeDataString(address) : null) { }
 }
 
 /// <summary>The body of PUT /suppressed/{address}, which may be empty.</summary>
-sealed record SuppressBody(string? Reason = null, string? Note = null)
-{
+sealed record SuppressBody(string? Reason = null, string? Note = null) {
     /// <summary>Null when there is one and it is wrong.</summary>
-    public static async Task<SuppressBody?> ReadAsync(HttpRequest request, CancellationToken cancellation)
-    {
-        var body = (await request.BodyReader.ReadAtLeastAsync(16 << 10, cancellation)).Buffer;
-        byte[] text = body.ToArray();
+    public static async Task<SuppressBody?> ReadAsync(HttpRequest request) {
+        var body = (await request.BodyReader.ReadAtLeastAsync(16 << 10)).Buffer;
+        string text = Encoding.UTF8.GetString(body);
         request.BodyReader.AdvanceTo(body.End);
-        if (text.AsSpan().TrimStart(" \t\r\n"u8).IsEmpty) return new();
-        try
-        {
-            var read = JsonSerializer.Deserialize(text, ApiJson.Default.SuppressBody);
+        try {
+            var read = string.IsNullOrWhiteSpace(text) ? new() : JsonSerializer.Deserialize(text, ApiJson.Default.SuppressBody);
             return read is { Reason: null or global::Reason.Manual, Note: null or { Length: <= 1000 } } ? read : null;
-        }
-        catch (JsonException) { return null; }
+        } catch (JsonException) { return null; }
     }
 }
 
 /// <summary>RFC 9457 problem details, for everything but /sns.</summary>
-static class Problems
-{
-    public static ProblemHttpResult NoAddress() => TypedResults.Problem("That is no e-mail address.", statusCode: 400);
-    public static ProblemHttpResult NotSuppressed() => TypedResults.Problem("The address is not suppressed.", statusCode: 404);
-    public static ProblemHttpResult BadBody() => TypedResults.Problem(
-        """The body may be empty or {"reason":"manual","note":"up to 1,000 characters"}.""", statusCode: 400);
+static class Problem {
+    public static ProblemHttpResult NoAddress => Of(400, "That is no e-mail address.");
+    public static ProblemHttpResult NotSuppressed => Of(404, "The address is not suppressed.");
+    public static ProblemHttpResult BadBody => Of(400, """The body may be empty or {"reason":"manual","note":"up to 1,000 characters"}.""");
     public static ProblemHttpResult NotLoaded(HttpContext context) => Later(context, "The suppressions are still being read from disk.");
-    public static ProblemHttpResult Of(Commit commit, HttpContext context) =>
+    public static ProblemHttpResult NotKept(Commit commit, HttpContext context) =>
         Later(context, commit == Commit.Busy ? "Too much is waiting." : "The journal cannot be written now.");
+    public static ProblemHttpResult Of(int status, string why) => TypedResults.Problem(why, statusCode: status);
 
-    static ProblemHttpResult Later(HttpContext context, string why)
-    {
+    static ProblemHttpResult Later(HttpContext context, string why) {
         context.Response.Headers.RetryAfter = "5";
-        return TypedResults.Problem(why, statusCode: 503);
+        return Of(503, why);
     }
-
-    public static Task Write(HttpContext context, int status, string why) => TypedResults.Problem(why, statusCode: status).ExecuteAsync(context);
 }
 
 /// <summary>As SNS spells: the envelope, and the journal's lines.</summary>
@@ -1679,86 +1332,59 @@ sealed partial class SnsJson : JsonSerializerContext;
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, AllowDuplicateProperties = false,
     UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow)]
 [JsonSerializable(typeof(Answer)), JsonSerializable(typeof(SuppressBody)), JsonSerializable(typeof(ProblemDetails))]
-sealed partial class ApiJson : JsonSerializerContext;
+sealed partial class ApiJson : JsonSerializerContext {
+    /// <summary>Without \u0022 where \" will do: it is served as JSON, never inside HTML.</summary>
+    public static ApiJson Readable { get; } = new(new() {
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, PropertyNamingPolicy = JsonNamingPolicy.CamelCase,
+    });
+}
 
-static class Iso8601
-{
+static class Iso8601 {
     /// <summary>Lenient, for SES also prints "2018-10-08T14:05:45 +0000".</summary>
     public static DateTimeOffset? Read(string? text) =>
         DateTimeOffset.TryParse(text, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var at) ? at.ToUniversalTime() : null;
 }
 
 /// <summary>JSON of which nothing is promised: what is not there, or is something else, is absent.</summary>
-static partial class JsonElements
-{
+static partial class JsonElements {
     public static JsonElement Member(this JsonElement json, string name) =>
         json.ValueKind == JsonValueKind.Object && json.TryGetProperty(name, out var value) ? value : default;
-
-    public static IReadOnlyList<JsonElement> Elements(this JsonElement json) =>
-        json.ValueKind == JsonValueKind.Array ? [.. json.EnumerateArray()] : [];
-
+    public static IReadOnlyList<JsonElement> Elements(this JsonElement json) => json.ValueKind == JsonValueKind.Array ? [.. json.EnumerateArray()] : [];
     public static string? Text(this JsonElement json, string? name) => name is null ? null : json.Member(name).AsText();
+    public static string? Raw(this JsonElement json) => json.ValueKind == JsonValueKind.Undefined ? null : json.GetRawText();
 
     /// <summary>A string or a number. Subjects get cut in the middle of an emoji: what has half of one becomes U+FFFD.</summary>
-    public static string? AsText(this JsonElement json)
-    {
+    public static string? AsText(this JsonElement json) {
         if (json.ValueKind == JsonValueKind.Number) return json.GetRawText();
         if (json.ValueKind != JsonValueKind.String) return null;
-        try { return json.GetString(); }
-        catch (InvalidOperationException) { return JsonElement.Parse(Surrogates().Replace(json.GetRawText(), @"\ufffd")).GetString(); }
+        try { return json.GetString(); } catch (InvalidOperationException) {
+            return JsonElement.Parse(Surrogates().Replace(json.GetRawText(), @"\ufffd")).GetString();
+        }
     }
-
-    public static string? Raw(this JsonElement json) => json.ValueKind == JsonValueKind.Undefined ? null : json.GetRawText();
 
     [GeneratedRegex(@"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")] private static partial Regex Surrogates();
 }
 
-/// <summary>Counts refusals, and logs a line per verdict in ten seconds at most: a flood must not fill the disk.</summary>
-sealed class Refusals(TimeProvider clock, ILogger<Refusals> log)
-{
-    readonly ConcurrentDictionary<Verdict, (long Count, long LoggedAt)> _counts = new();
-
-    public Verdict Count(Verdict verdict)
-    {
-        bool due = !_counts.TryGetValue(verdict, out var before) || clock.GetElapsedTime(before.LoggedAt).TotalSeconds >= 10;
-        var after = _counts[verdict] = (before.Count + 1, due ? clock.GetTimestamp() : before.LoggedAt);
-        if (due) log.Refused(verdict, after.Count);
-        return verdict;
-    }
-}
-
-/// <summary>A line every five seconds of long work.</summary>
-sealed class Progress(ILogger log, string what, TimeProvider clock)
-{
-    long _last = clock.GetTimestamp();
-
-    public void Step(Position now, Position end)
-    {
-        if (clock.GetElapsedTime(_last).TotalSeconds < 5) return;
-        _last = clock.GetTimestamp();
-        log.Working(what, now.Segment, now.Offset >> 20, end.Segment, end.Offset >> 20);
-    }
-}
-
 /// <summary>Everything that is logged: ids, verdicts and counts; never an address, a body, a token or a subscribe URL.</summary>
-static partial class Log
-{
-    [LoggerMessage(1, LogLevel.Warning, "Message refused: {Verdict}, {Count} so far")]
-    public static partial void Refused(this ILogger log, Verdict verdict, long count);
+static partial class Log {
+    [LoggerMessage(1, LogLevel.Warning, "Message refused with {Status} ({Why}), {Count} so far")]
+    public static partial void Refused(this ILogger log, int status, string why, long count);
     [LoggerMessage(2, LogLevel.Warning, "Signing certificate {Name} cannot be had: {Why}")]
     public static partial void CertificateUnavailable(this ILogger log, string name, string why);
     [LoggerMessage(3, LogLevel.Warning, "Signing certificate {Name} cannot be kept in Sns:CertificateDirectory: {Why}")]
     public static partial void CertificateNotKept(this ILogger log, string name, string why);
     [LoggerMessage(4, LogLevel.Warning, "Subscription of {TopicArn} not confirmed: {Answer}")]
     public static partial void NotConfirmed(this ILogger log, string topicArn, string answer);
-    [LoggerMessage(5, LogLevel.Warning, "The journal ended in {Bytes} bytes that were never acknowledged; they are cut off")]
+    [LoggerMessage(5, LogLevel.Warning, "UNSUBSCRIBED: {TopicArn} sends no feedback here any more; subscribe it again")]
+    public static partial void Unsubscribed(this ILogger log, string topicArn);
+    [LoggerMessage(6, LogLevel.Warning, "The journal ended in {Bytes} bytes that were never acknowledged; they are cut off")]
     public static partial void TornTail(this ILogger log, long bytes);
-    [LoggerMessage(6, LogLevel.Error, "The journal cannot be written ({HResult}): 503 until it can")]
+    [LoggerMessage(7, LogLevel.Error, "The journal cannot be written ({HResult}): 503 until it can")]
     public static partial void Unwritable(this ILogger log, int hResult);
-    [LoggerMessage(7, LogLevel.Error, "The follower failed and tries again: {Type}: {Why}")]
+    [LoggerMessage(8, LogLevel.Error, "The follower failed and tries again: {Type}: {Why}")]
     public static partial void FollowerFailed(this ILogger log, string type, string why);
-    [LoggerMessage(8, LogLevel.Warning, "{Path} is moved aside ({Why}) and built anew from the journal")]
+    [LoggerMessage(9, LogLevel.Warning, "{Path} is moved aside ({Why}) and built anew from the journal")]
     public static partial void MovedAside(this ILogger log, string path, string why);
-    [LoggerMessage(9, LogLevel.Information, "{What}: segment {Segment} at {Done} MiB, of segment {Last} at {All} MiB")]
-    public static partial void Working(this ILogger log, string what, int segment, long done, int last, long all);
+    [LoggerMessage(10, LogLevel.Information, "{What}: segment {Segment} at {Done} MiB, of segment {Last} at {All} MiB")]
+    public static partial void Working(this ILogger log, string what, long segment, long done, long last, long all);
 }
