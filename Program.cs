@@ -202,19 +202,23 @@ static class Endpoints {
         string address = AddressIn(context), key = Address.Key(address);
         if (!Address.IsAddress(address)) return Problem.NoAddress;
         if (await SuppressBody.ReadAsync(context.Request) is not { } body) return Problem.BadBody;
-        bool before = await store.FindAsync(key) is { Suppressed: true };
-        var commit = await store.CommitAsync(new Entry(clock.GetUtcNow(), Suppress: new(key, Reason.Manual, body.Note)));
+        var before = await store.FindAsync(key) ?? Known.Nothing;
+        var commit = await store.CommitAsync(new Entry(After(before, clock), Suppress: new(key, Reason.Manual, body.Note)));
         if (commit is not Commit.Kept) return Problem.NotKept(commit, context);
         if (await store.FindAsync(key) is not { } known) return Problem.NotLoaded(context);
-        return TypedResults.Json(new Answer(address, known), ApiJson.Readable.Answer, statusCode: before ? 200 : 201);
+        return TypedResults.Json(new Answer(address, known), ApiJson.Readable.Answer, statusCode: before.Suppressed ? 200 : 201);
     }
+
+    // What is done by hand counts even when the clock has gone back behind the last lift.
+    static DateTimeOffset After(Known known, TimeProvider clock) =>
+        clock.GetUtcNow() is var now && now > known.LiftedAt ? now : known.LiftedAt.AddTicks(1);
 
     /// <summary>DELETE /suppressed/{address}: lifts it, keeps the history. Evidence from before never suppresses again.</summary>
     public static async Task<Results<NoContent, ProblemHttpResult>> LiftAsync(HttpContext context, IFeedbackStore store, TimeProvider clock) {
         string address = AddressIn(context), key = Address.Key(address);
         if (await store.FindAsync(key) is not { } known) return Problem.NotLoaded(context);
         if (!known.Suppressed) return Address.IsAddress(address) ? Problem.NotSuppressed : Problem.NoAddress;
-        var commit = await store.CommitAsync(new Entry(clock.GetUtcNow(), Lift: new(key)));
+        var commit = await store.CommitAsync(new Entry(After(known, clock), Lift: new(key)));
         return commit is Commit.Kept ? TypedResults.NoContent() : Problem.NotKept(commit, context);
     }
 
@@ -523,7 +527,7 @@ sealed record Feedback(string Kind, string Address, string Recipient, DateTimeOf
 
 /// <summary>What a message says. Unread tells why nothing could be read; then it is kept as it is. Validates: SES or SNS
 /// only says that the topic works.</summary>
-sealed record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread = null, bool Validates = false) {
+sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread = null, bool Validates = false) {
     public const string Bounce = "Bounce", Complaint = "Complaint", Delivery = "Delivery", Subscription = "Subscription";
     public static readonly SesEvent None = new([]);
 
@@ -543,10 +547,16 @@ sealed record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread = null, 
 
     public static SesEvent Read(Envelope envelope) {
         if (envelope.Type != Envelope.Notification) return None;
-        if (envelope.Message.AsSpan().Trim() is "Successfully validated SNS topic for Amazon SES event publishing.")
+        try { return Read(envelope, envelope.Message); } catch (InvalidOperationException) { // half an emoji, where a subject was cut
+            return Read(envelope, HalfEmoji().Replace(envelope.Message, each => each.Groups["half"].Success ? @"\ufffd" : each.Value));
+        }
+    }
+
+    static SesEvent Read(Envelope envelope, string message) {
+        if (message.AsSpan().Trim() is "Successfully validated SNS topic for Amazon SES event publishing.")
             return new([], Validates: true);
         try {
-            using var document = JsonDocument.Parse(envelope.Message);
+            using var document = JsonDocument.Parse(message);
             var json = document.RootElement;
             if ((json.Text("eventType") ?? json.Text("notificationType")) is not { } kind)
                 return new([], Unread: "no eventType or notificationType");
@@ -555,6 +565,9 @@ sealed record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread = null, 
             return feedback.Count > 0 ? new(feedback) : new([], Unread: "names no recipient");
         } catch (JsonException) { return new([], Unread: "not JSON"); }
     }
+
+    [GeneratedRegex(@"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})")]
+    private static partial Regex HalfEmoji();
 
     static List<Feedback> Read(JsonElement json, string kind, Envelope envelope) {
         var (bodyName, recipientsName, typeName, subTypeName, detailName) = Members(kind);
@@ -583,12 +596,17 @@ static partial class Address {
     /// <summary>Display name and brackets off, trimmed, lower case (SES takes no notice of case), NFC, the domain as
     /// punycode. What is no address is trimmed and lowered, never dropped; over 320 bytes it is replaced by its SHA-256.</summary>
     public static string Key(string text) {
-        text = text.Trim();
-        if (text.EndsWith('>')) text = text[(text.LastIndexOf('<') + 1)..^1].Trim();
-        text = text.ToLowerInvariant().TrimEnd('.');
-        if (!Ascii.IsValid(text)) text = Fold(text);
+        text = Spelling(text);
         return text.Length <= 320 && Encoding.UTF8.GetByteCount(text) <= 320 ? text
             : "sha256:" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
+    }
+
+    static string Spelling(string text) {
+        text = text.Trim().ToLowerInvariant();
+        string bare = text.EndsWith('>') ? text[(text.TrimEnd('>').LastIndexOf('<') + 1)..] : text;
+        bare = End().Replace(bare.TrimStart(), "");
+        if (!Ascii.IsValid(bare)) bare = End().Replace(Fold(bare), "");
+        return bare.Length > 0 ? bare : text;
     }
 
     static string Fold(string text) {
@@ -598,10 +616,13 @@ static partial class Address {
         catch (ArgumentException) { return text; }
     }
 
-    public static bool IsAddress(string text) => Key(text) is var key && (key.StartsWith("sha256:", StringComparison.Ordinal)
-        || (Addresses().IsMatch(key) && !key.Contains("..", StringComparison.Ordinal)));
+    /// <summary>Or the key of one that was hashed.</summary>
+    public static bool IsAddress(string text) => Spelling(text) is var address && (Hashes().IsMatch(address)
+        || (Addresses().IsMatch(address) && !address.Contains("..", StringComparison.Ordinal)));
 
-    [GeneratedRegex("""\A(?:[^\s\p{C}@<>(),;:\\"\[\]]+|"[^\p{C}"]+")@(?:[\p{L}\p{N}_][\p{L}\p{N}._-]*|\[[0-9a-f.:]+\])\z""")]
+    [GeneratedRegex(@"[\s.>]+\z")] private static partial Regex End();
+    [GeneratedRegex(@"\Asha256:[0-9a-f]{64}\z")] private static partial Regex Hashes();
+    [GeneratedRegex("""\A(?:[^\s\p{C}@<>(),;:\\"\[\]]+|"[^\p{C}"]+")@(?:[\p{L}\p{N}_][\p{L}\p{N}._-]*|\[(?:ipv6:)?[0-9a-f.:]+\])\z""")]
     private static partial Regex Addresses();
 }
 
@@ -622,8 +643,8 @@ sealed record SoftBounce(string Id, DateTimeOffset At, string? MailId, bool Mayb
 /// <summary>All that is known of an address: the suppression (Reason is null when there is none; Event is the id of its
 /// evidence), when it was last lifted, and what counts towards the soft bounce limit.</summary>
 sealed record Known(string? Reason = null, DateTimeOffset Since = default, string? Because = null, string? Event = null, string? Note = null,
-    bool ByHand = false, DateTimeOffset LiftedAt = default, DateTimeOffset DeliveredAt = default, string? DeliveredMail = null,
-    SoftBounce[]? SoftBounces = null) {
+    bool ByHand = false, DateTimeOffset LiftedAt = default, DateTimeOffset PreferenceAt = default, DateTimeOffset DeliveredAt = default,
+    string[]? DeliveredMails = null, SoftBounce[]? SoftBounces = null, string? SoftBecause = null) {
     public static readonly Known Nothing = new();
     [JsonIgnore] public bool Suppressed => Reason is not null;
 }
@@ -635,13 +656,11 @@ static class Judgement {
         _ when feedback.At < known.LiftedAt => known,
         { Kind: SesEvent.Complaint, Type: "not-spam" } => known,
         { Kind: SesEvent.Complaint } => Suppress(known, Reason.Complaint, feedback),
-        { Kind: SesEvent.Bounce, Type: "Permanent", SubType: "UnsubscribedRecipient" } => Suppress(known, Reason.Unsubscribe, feedback),
+        { Kind: SesEvent.Bounce, Type: "Permanent", SubType: "UnsubscribedRecipient" } => Prefers(feedback, known),
         { Kind: SesEvent.Bounce, Type: "Permanent" } => Suppress(known, Reason.Bounce, feedback),
         { Kind: SesEvent.Bounce } => softBounceLimit > 0 ? SoftBounced(feedback, known, softBounceLimit) : known,
         // With several recipients nobody can tell whose preferences these are.
-        { Kind: SesEvent.Subscription, Type: "unsubscribeAll", Possible: false } => Suppress(known, Reason.Unsubscribe, feedback),
-        { Kind: SesEvent.Subscription, Type: "subscribed", Possible: false } when known.Reason == Reason.Unsubscribe =>
-            known with { Reason = known.ByHand ? Reason.Manual : null, Because = null, Event = null },
+        { Kind: SesEvent.Subscription, Type: "unsubscribeAll" or "subscribed", Possible: false } => Prefers(feedback, known),
         _ => known,
     };
 
@@ -650,9 +669,21 @@ static class Judgement {
         : known.Suppressed ? known with { ByHand = true, Note = manual.Note ?? known.Note }
         : known with { Reason = manual.Reason, Since = at, Note = manual.Note, ByHand = true };
 
-    /// <summary>Lifts every reason; the date stays, for evidence from before it.</summary>
-    public static Known Lifted(DateTimeOffset at, Known known) => new(LiftedAt: at > known.LiftedAt ? at : known.LiftedAt,
-        DeliveredAt: known.DeliveredAt, DeliveredMail: known.DeliveredMail);
+    /// <summary>Lifts every reason; the date stays, for evidence from before it. A lift that is known already changes
+    /// nothing.</summary>
+    public static Known Lifted(DateTimeOffset at, Known known) => at <= known.LiftedAt ? known : new(LiftedAt: at,
+        PreferenceAt: known.PreferenceAt, DeliveredAt: known.DeliveredAt, DeliveredMails: known.DeliveredMails);
+
+    // What somebody wants last, by its date: SNS delivers in any order, and again.
+    static Known Prefers(Feedback feedback, Known known) {
+        if (feedback.At <= known.PreferenceAt) return known;
+        known = known with { PreferenceAt = feedback.At };
+        if (feedback.Type != "subscribed") return Suppress(known, Reason.Unsubscribe, feedback);
+        return known.Reason != Reason.Unsubscribe ? known : known with {
+            Reason = known.SoftBecause is not null ? Reason.SoftBounces : known.ByHand ? Reason.Manual : null,
+            Because = known.SoftBecause, Event = null,
+        };
+    }
 
     // A stronger reason replaces a weaker one, the first date stays.
     static Known Suppress(Known known, string reason, Feedback feedback) =>
@@ -666,17 +697,30 @@ static class Judgement {
         SoftBounce[] before = known.SoftBounces ?? [];
         bool maybeAutoReply = feedback.SubType == "General" && feedback.MailId is not null;
         if (feedback.SubType is "MessageTooLarge" or "ContentRejected" or "AttachmentRejected" or "CustomTimeoutExceeded"
-            || (maybeAutoReply && feedback.MailId == known.DeliveredMail) || feedback.At < known.DeliveredAt
-            || before.Any(bounce => bounce.Id == feedback.Id)) return known;
-        SoftBounce[] bounces = [.. before, new(feedback.Id, feedback.At, feedback.MailId, maybeAutoReply)];
-        known = known with { SoftBounces = bounces.Length > limit ? bounces[^limit..] : bounces };
-        return bounces.Length < limit ? known : Suppress(known, Reason.SoftBounces, feedback);
+            || (maybeAutoReply && known.DeliveredMails?.Contains(feedback.MailId) == true) || feedback.At <= known.DeliveredAt
+            || known.SoftBecause is not null || before.Any(bounce => bounce.Id == feedback.Id)) return known;
+        if (before.Length + 1 < limit)
+            return known with { SoftBounces = [.. before, new(feedback.Id, feedback.At, feedback.MailId, maybeAutoReply)] };
+        return Suppress(known with { SoftBounces = null, SoftBecause = Because(Reason.SoftBounces, feedback) }, Reason.SoftBounces, feedback);
     }
 
-    static Known Delivered(Feedback feedback, Known known) => feedback.At < known.DeliveredAt ? known : known with {
-        DeliveredAt = feedback.At, DeliveredMail = feedback.MailId, SoftBounces = known.SoftBounces?.Where(bounce =>
-            bounce.At > feedback.At && !(bounce.MaybeAutoReply && bounce.MailId == feedback.MailId)).ToArray(),
-    };
+    static Known Delivered(Feedback feedback, Known known) {
+        string[] mails = known.DeliveredMails ?? [];
+        if (feedback.MailId is { } mail && !mails.Contains(mail)) mails = [.. mails.TakeLast(15), mail];
+        SoftBounce[] bounces = [.. known.SoftBounces?.Where(bounce => bounce.At > feedback.At
+            && !(bounce.MaybeAutoReply && bounce.MailId == feedback.MailId)) ?? []];
+        return known with {
+            DeliveredAt = feedback.At > known.DeliveredAt ? feedback.At : known.DeliveredAt,
+            DeliveredMails = mails, SoftBounces = bounces.Length == 0 ? null : bounces,
+        };
+    }
+
+    static bool SesRefuses(string? subType) => subType is "Suppressed" or "EmailValidationSuppressed"
+        || (subType is not null && subType.StartsWith("On", StringComparison.Ordinal) && subType.EndsWith("SuppressionList", StringComparison.Ordinal));
+
+    // As SES spelled it, for there case matters; a quote would end the argument.
+    static string Bare(string recipient) => (recipient.EndsWith('>') ? recipient[(recipient.LastIndexOf('<') + 1)..^1] : recipient)
+        .Trim().Replace("'", "'\\''", StringComparison.Ordinal);
 
     // A sentence that a support person can read out.
     static string Because(string reason, Feedback feedback) {
@@ -686,9 +730,9 @@ static class Judgement {
         return feedback switch {
             { Kind: SesEvent.Complaint } => $"{mail} was reported as unwanted on {day} ({feedback.Type ?? "no type"})"
                 + (feedback.Possible ? ", possibly by this address." : "."),
-            { SubType: "Suppressed" or "EmailValidationSuppressed" or "OnAccountSuppressionList" or "OnTenantSuppressionList" } =>
+            _ when SesRefuses(feedback.SubType) =>
                 $"SES itself refused it on {day} ({feedback.SubType}), and will until it is taken off there: "
-                + $"aws sesv2 delete-suppressed-destination --email-address {feedback.Recipient}",
+                + $"aws sesv2 delete-suppressed-destination --email-address '{Bare(feedback.Recipient)}'",
             { Kind: SesEvent.Subscription } => $"Unsubscribed from everything on {day}.",
             _ when reason == Reason.SoftBounces => $"Mail failed time and again, last on {day} ({feedback.SubType}){said}",
             _ => $"{mail} bounced for good on {day} ({feedback.SubType}){said}",
@@ -798,7 +842,7 @@ sealed class Journal : IDisposable {
             int last = Segments(Folder).DefaultIfEmpty(1).Max();
             _segment = Disk.Open(PathOf(Folder, last), FileShare.ReadWrite);
             _end = CutTornTail((long)last << 32);
-        } catch (IOException) when (_lock is null && File.Exists(holder)) {
+        } catch (IOException e) when (_lock is null && (e.HResult & 0xFFFF) is 11 or 32 or 35 && File.Exists(holder)) { // EAGAIN and its like
             throw new Refusal($"process {File.ReadAllText(holder)} holds the journal in {Folder}: one receiver a folder");
         } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new Refusal("Journal:Directory: " + e.Message); }
         _writer = new Thread(WriteUntilClosed) { Name = "journal", IsBackground = true };
@@ -813,9 +857,15 @@ sealed class Journal : IDisposable {
     long CutTornTail(long start) {
         long sound = start, end = start + _segment.Length;
         using var reader = new JournalReader(Folder, start);
-        while (reader.TryRead(end, out var line)) if (line[0] == '{' && line[^1] == '}') sound = reader.Position;
+        bool whole = true;
+        while (reader.TryRead(end, out var line))
+            if (whole = line.StartsWith("{\"at\":"u8) && line[^1] == '}') sound = reader.Position;
+        if (whole) sound = reader.Position; // blank lines at the end are IsWritableAsync's, and the follower may be past them
         if (sound == end) return end;
-        if (end - sound > SegmentBytes / 2) throw new Refusal(_segment.Name + " is no journal: restore it, or move it away");
+        // A first line that was torn begins as a line does, or with zeros; anything else is not ours to cut.
+        Span<byte> first = stackalloc byte[1];
+        bool torn = sound > start || (RandomAccess.Read(_segment.SafeFileHandle, first, 0) == 1 && first[0] is (byte)'{' or (byte)' ' or 0);
+        if (!torn || end - sound > SegmentBytes / 2) throw new Refusal(_segment.Name + " is no journal: restore it, or move it away");
         RandomAccess.SetLength(_segment.SafeFileHandle, sound - start);
         RandomAccess.FlushToDisk(_segment.SafeFileHandle);
         _log.TornTail(end - sound);
@@ -1013,7 +1063,12 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
 
     public Task<Commit> CommitAsync(Entry entry) => journal.AppendAsync(entry);
     public Task<bool> IsWritableAsync() => journal.IsWritableAsync();
-    public async Task<string?> HistoryAsync(string address) => _file.History(address, complete: await CaughtUpAsync());
+
+    public async Task<string?> HistoryAsync(string address) {
+        string? json = _file.History(address, complete: await CaughtUpAsync());
+        if (_file.Damaged) _wake.Set();
+        return json;
+    }
 
     public ValueTask<Known?> FindAsync(string address) {
         bool loaded = _loaded.Task.IsCompleted; // asked first: a miss counts only if everything was there before it
@@ -1064,6 +1119,7 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
         using var reader = new JournalReader(journal.Folder, _file.Applied);
         var entries = new List<(long At, Entry? Entry)>();
         while (!_stop.IsSet) {
+            if (_file.Damaged) throw new InvalidOperationException("a page of the file makes no sense");
             var (started, kept, end) = (clock.GetTimestamp(), journal.Kept, journal.End);
             entries.Clear();
             for (long at = reader.Position; entries.Count < (_trouble.Times > 0 ? 1 : Batch) && reader.TryRead(end, out var line); at = reader.Position)
@@ -1092,7 +1148,8 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
         log.FollowerFailed(reason.GetType().Name, reason.Message);
         _file.Abandon();
         bool waits = reason is IOException or UnauthorizedAccessException;
-        _trouble = (_file.Applied, waits ? 1 : _trouble.At == _file.Applied ? _trouble.Times + 1 : 1);
+        if (_file.Damaged) _file.MoveAside("damaged");
+        else _trouble = (_file.Applied, waits ? 1 : _trouble.At == _file.Applied ? _trouble.Times + 1 : 1);
         if (_trouble.Times > 1 && _damagedAt == _trouble.At) _skip = _trouble.At;
         else if (_trouble.Times > 1) {
             _damagedAt = _trouble.At;
@@ -1114,7 +1171,10 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
     LiteDatabase? _database;
     FileStream? _data, _pages;
     long _applied;
+    bool _marked;
 
+    /// <summary>A read met a page that makes no sense: the follower builds the file anew.</summary>
+    public bool Damaged { get; private set; }
     public string Path => path;
     /// <summary>The journal's position up to which it stands in the file.</summary>
     public long Applied { get { lock (_gate) return _applied; } }
@@ -1148,7 +1208,14 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
         var meta = _database.GetCollection("meta").FindById("journal");
         if (meta is not null && meta["schema"] != Schema) throw new LiteException(0, "written by another version");
         _applied = meta is null ? 0 : meta["position"].AsInt64;
-        File.WriteAllText(_mark, BootId());
+        _marked = false;
+        if (meta is null) Mark();
+    }
+
+    // Before the first write, not before: a start on a full disk must still answer look-ups.
+    void Mark() {
+        if (!_marked) File.WriteAllText(_mark, BootId());
+        _marked = true;
     }
 
     static string BootId() => File.Exists("/proc/sys/kernel/random/boot_id") ? File.ReadAllText("/proc/sys/kernel/random/boot_id") : "";
@@ -1157,6 +1224,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
     public void MoveAside(string why) {
         string suffix = clock.GetUtcNow().ToString("'.'yyyyMMdd'T'HHmmssfff'.aside'", CultureInfo.InvariantCulture);
         foreach (string each in (string[])[path, _logPath]) if (File.Exists(each)) File.Move(each, each + suffix, overwrite: true);
+        Damaged = false;
         log.MovedAside(path, why);
     }
 
@@ -1183,7 +1251,12 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
     }
 
     /// <summary>Moves LiteDB's log into the file once it has so many bytes.</summary>
-    public void Checkpoint(long bytes) { lock (_gate) if (_pages?.Length >= bytes) _database?.Checkpoint(); }
+    public void Checkpoint(long bytes) {
+        lock (_gate) {
+            var database = _database ?? throw new IOException(path + " is not open");
+            if (_pages!.Length >= bytes) database.Checkpoint();
+        }
+    }
 
     /// <summary>Writes what a run of entries adds, and the position after it, in one transaction. What is there already stays
     /// as it is and is not counted again.</summary>
@@ -1191,6 +1264,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
     public void Write(List<(long At, Entry? Entry)> entries, long end, ConcurrentDictionary<string, Known> known) {
         lock (_gate) {
             var database = _database ?? throw new IOException(path + " is not open");
+            Mark();
             if (!database.BeginTrans()) throw new LiteException(0, "a transaction is open already");
             var counts = new Dictionary<string, long>(StringComparer.Ordinal);
             foreach (var feedback in entries.SelectMany(each => each.Entry?.Event.Feedback ?? [])) Insert(database, feedback, counts);
@@ -1254,16 +1328,21 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
     /// <summary>The newest 1,000 events of an address as JSON; null while the file is not open.</summary>
     public string? History(string address, bool complete) {
         lock (_gate) {
-            if (_database is not { } database) return null;
-            var newest = new PriorityQueue<JsonNode, long>();
-            foreach (var document in WithEmail.SelectMany(name => database.GetCollection(name).Find(BsonExpression.Create("$.email = @0", address)))) {
-                var (json, at) = JsonOf(document);
-                newest.Enqueue(json, at);
-                if (newest.Count > 1000) newest.Dequeue();
-            }
-            var events = newest.UnorderedItems.OrderByDescending(item => item.Priority).Select(item => item.Element).ToArray();
-            return new JsonObject { ["address"] = address, ["complete"] = complete, ["events"] = new JsonArray(events) }.ToJsonString(Readable);
+            if (_database is not { } database || Damaged) return null;
+            // What LiteDB throws at a page that makes no sense can be anything.
+            try { return History(database, address, complete); } catch (Exception) { Damaged = true; return null; }
         }
+    }
+
+    static string History(LiteDatabase database, string address, bool complete) {
+        var newest = new PriorityQueue<JsonNode, long>();
+        foreach (var document in WithEmail.SelectMany(name => database.GetCollection(name).Find(BsonExpression.Create("$.email = @0", address)))) {
+            var (json, at) = JsonOf(document);
+            newest.Enqueue(json, at);
+            if (newest.Count > 1000) newest.Dequeue();
+        }
+        var events = newest.UnorderedItems.OrderByDescending(item => item.Priority).Select(item => item.Element).ToArray();
+        return new JsonObject { ["address"] = address, ["complete"] = complete, ["events"] = new JsonArray(events) }.ToJsonString(Readable);
     }
 
     // mail_id becomes mailId, times become ISO 8601, and `mail` stays behind.
@@ -1296,6 +1375,7 @@ sealed record Answer(string Address, bool Suppressed, string? Reason, DateTime? 
 sealed record SuppressBody(string? Reason = null, string? Note = null) {
     /// <summary>Null when there is one and it is wrong.</summary>
     public static async Task<SuppressBody?> ReadAsync(HttpRequest request) {
+        if (request.ContentLength > 16 << 10) return null;
         var body = (await request.BodyReader.ReadAtLeastAsync(16 << 10)).Buffer;
         string text = Encoding.UTF8.GetString(body);
         request.BodyReader.AdvanceTo(body.End);
@@ -1346,23 +1426,18 @@ static class Iso8601 {
 }
 
 /// <summary>JSON of which nothing is promised: what is not there, or is something else, is absent.</summary>
-static partial class JsonElements {
+static class JsonElements {
     public static JsonElement Member(this JsonElement json, string name) =>
         json.ValueKind == JsonValueKind.Object && json.TryGetProperty(name, out var value) ? value : default;
     public static IReadOnlyList<JsonElement> Elements(this JsonElement json) => json.ValueKind == JsonValueKind.Array ? [.. json.EnumerateArray()] : [];
     public static string? Text(this JsonElement json, string? name) => name is null ? null : json.Member(name).AsText();
     public static string? Raw(this JsonElement json) => json.ValueKind == JsonValueKind.Undefined ? null : json.GetRawText();
 
-    /// <summary>A string or a number. Subjects get cut in the middle of an emoji: what has half of one becomes U+FFFD.</summary>
+    /// <summary>A string or a number.</summary>
     public static string? AsText(this JsonElement json) {
         if (json.ValueKind == JsonValueKind.Number) return json.GetRawText();
-        if (json.ValueKind != JsonValueKind.String) return null;
-        try { return json.GetString(); } catch (InvalidOperationException) {
-            return JsonElement.Parse(Surrogates().Replace(json.GetRawText(), @"\ufffd")).GetString();
-        }
+        return json.ValueKind == JsonValueKind.String ? json.GetString() : null;
     }
-
-    [GeneratedRegex(@"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")] private static partial Regex Surrogates();
 }
 
 /// <summary>Everything that is logged: ids, verdicts and counts; never an address, a body, a token or a subscribe URL.</summary>

@@ -1,0 +1,100 @@
+using System.Net.Sockets;
+using System.Text;
+
+/// <summary>Bodies that are too large, come in pieces, or do not come: over a bare socket.</summary>
+public sealed class BodyTests {
+    const int MiB = 1 << 20;
+
+    /// <summary>Writes to the webhook listener and reads until it closes the connection.</summary>
+    static async Task<string> SendAsync(ReceiverApp app, string request, bool thenHangUp = false) {
+        var cancellation = TestContext.Current.CancellationToken;
+        using var client = new TcpClient();
+        await client.ConnectAsync("127.0.0.1", app.Webhook.BaseAddress!.Port, cancellation);
+        using var both = new StreamReader(client.GetStream());
+        await both.BaseStream.WriteAsync(Encoding.UTF8.GetBytes(request), cancellation);
+        if (thenHangUp) client.Client.Shutdown(SocketShutdown.Send);
+        try { return await both.ReadToEndAsync(cancellation); } catch (IOException) { return "reset"; }
+    }
+
+    static string Head(string length) =>
+        $"POST /sns HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{length}\r\n\r\n";
+    static string WithLength(string body) => Head($"Content-Length: {Encoding.UTF8.GetByteCount(body)}") + body;
+
+    static string Chunked(string body, int size) => Head("Transfer-Encoding: chunked")
+        + string.Concat(body.Chunk(size).Select(chunk => $"{chunk.Length:x}\r\n{new string(chunk)}\r\n")) + "0\r\n\r\n";
+
+    static string SignedOfExactly(FakeSns sns, int bytes) {
+        var envelope = sns.Notification("hello");
+        envelope["Padding"] = "";
+        envelope["Padding"] = new string('x', bytes - sns.Sign(envelope).Length);
+        return envelope.ToJsonString();
+    }
+
+    [Fact]
+    public async Task A_length_over_1_MiB_is_refused_before_the_body_is_sent() {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.StartsWith("HTTP/1.1 413 ", await SendAsync(app, Head($"Content-Length: {MiB + 1}")));
+    }
+
+    [Theory]
+    [InlineData("in large chunks", MiB + 1, 64 << 10)]
+    [InlineData("in small chunks", MiB + 1, 1000)]
+    public async Task A_body_over_1_MiB_that_does_not_tell_its_length_is_refused(string how, int bytes, int chunk) {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.StartsWith("HTTP/1.1 413 ", await SendAsync(app, Chunked(new string('x', bytes), chunk)));
+        Assert.Equal((how, 200), (how, (await app.PostAsync(app.Sns.Signed("hello"))).Status));
+    }
+
+    [Fact]
+    public async Task A_body_of_exactly_1_MiB_is_read() {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.StartsWith("HTTP/1.1 200 ", await SendAsync(app, WithLength(SignedOfExactly(app.Sns, MiB))));
+    }
+
+    [Theory]
+    [InlineData(64 << 10)]
+    [InlineData(1000)]
+    public async Task A_body_of_exactly_1_MiB_is_read_in_chunks_too(int chunk) {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.StartsWith("HTTP/1.1 200 ", await SendAsync(app, Chunked(SignedOfExactly(app.Sns, MiB), chunk)));
+    }
+
+    [Fact]
+    public async Task A_body_in_chunks_of_one_byte_is_read() {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.StartsWith("HTTP/1.1 200 ", await SendAsync(app, Chunked(app.Sns.Bounce("jane@example.com"), 1)));
+    }
+
+    [Theory]
+    [InlineData("Content-Length: 5000", "{\"Type\":")]
+    [InlineData("Transfer-Encoding: chunked", "8\r\n{\"Type\":\r\n")]
+    [InlineData("Transfer-Encoding: chunked", "ff\r\n{\"Type\":")]
+    public async Task Half_a_body_and_then_the_end_is_never_answered_as_if_it_were_all(string length, string half) {
+        await using var app = await ReceiverApp.StartAsync();
+        string answer = await SendAsync(app, Head(length) + half, thenHangUp: true);
+        Assert.DoesNotMatch("^HTTP/1.1 [24]", answer);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed("hello"))).Status);
+    }
+
+    // Takes the five seconds that the server waits.
+    [Fact]
+    public async Task A_body_that_stops_coming_is_asked_for_again() {
+        await using var app = await ReceiverApp.StartAsync();
+        string[] answers = await Task.WhenAll(Enumerable.Range(0, 20).Select(_ =>
+            SendAsync(app, Head("Content-Length: 5000") + "{\"Type\":")));
+        Assert.All(answers, answer => Assert.DoesNotMatch("^HTTP/1.1 [24]", answer));
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed("hello"))).Status);
+    }
+
+    [Fact]
+    public async Task While_many_bodies_are_half_there_a_whole_one_is_received() {
+        await using var app = await ReceiverApp.StartAsync();
+        byte[] half = Encoding.UTF8.GetBytes(Head("Content-Length: 5000") + "{\"Type\":");
+        int port = app.Webhook.BaseAddress!.Port;
+        var clients = Enumerable.Range(0, 50).Select(_ => new TcpClient("127.0.0.1", port)).ToList();
+        clients.ForEach(client => client.Client.Send(half));
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed("hello"))).Status);
+        clients.ForEach(client => client.Dispose());
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed("hello"))).Status);
+    }
+}

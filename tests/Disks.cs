@@ -1,0 +1,116 @@
+using System.Text;
+using System.Text.Json;
+using Microsoft.Win32.SafeHandles;
+
+/// <summary>The journal's disk, watched. Tests put their own write and flush in its place, and see a death that would
+/// end the process.</summary>
+sealed class WatchedDisk : Disk {
+    readonly Lock _gate = new();
+    readonly StringBuilder _written = new();
+    string _flushed = "";
+
+    public Action<SafeFileHandle, IReadOnlyList<ReadOnlyMemory<byte>>, long> OnWrite { get; set; } = RandomAccess.Write;
+    public Action<SafeFileHandle> OnFlush { get; set; } = RandomAccess.FlushToDisk;
+
+    /// <summary>Everything that a finished flush covers.</summary>
+    public string Flushed { get { lock (_gate) return _flushed; } }
+
+    /// <summary>Finished flushes.</summary>
+    public int Flushes { get; private set; }
+
+    /// <summary>What the process would have died of.</summary>
+    public List<Exception> Deaths { get; } = [];
+
+    public override void Write(SafeFileHandle file, IReadOnlyList<ReadOnlyMemory<byte>> lines, long offset) {
+        OnWrite(file, lines, offset);
+        foreach (var line in lines) _written.Append(Encoding.UTF8.GetString(line.Span));
+    }
+
+    public override void Flush(SafeFileHandle file) {
+        OnFlush(file);
+        lock (_gate) (_flushed, Flushes) = (_written.ToString(), Flushes + 1);
+    }
+
+    public override void Die(Exception reason) => Deaths.Add(reason);
+
+    /// <summary>Every flush waits from now on, until the hold is let go.</summary>
+    public Hold HoldFlushes() {
+        var hold = new Hold();
+        OnFlush = file => {
+            hold.Wait();
+            RandomAccess.FlushToDisk(file);
+        };
+        return hold;
+    }
+
+    /// <summary>Writes half of what is to be written, as a full disk does.</summary>
+    public static void WriteHalf(SafeFileHandle file, IReadOnlyList<ReadOnlyMemory<byte>> lines, long offset) {
+        byte[] all = [.. lines.SelectMany(line => line.ToArray())];
+        RandomAccess.Write(file, all.AsSpan(0, all.Length / 2), offset);
+    }
+
+    public static void WriteHalfAndFail(SafeFileHandle file, IReadOnlyList<ReadOnlyMemory<byte>> lines, long offset) {
+        WriteHalf(file, lines, offset);
+        throw new IOException("No space left on device", 28);
+    }
+}
+
+/// <summary>A place at which a thread waits until the test lets it go.</summary>
+sealed class Hold : IDisposable {
+    readonly TaskCompletionSource _reached = new(TaskCreationOptions.RunContinuationsAsynchronously), _open = new();
+
+    public void Wait() {
+        _reached.TrySetResult();
+        _open.Task.Wait();
+    }
+
+    /// <summary>Completes when somebody waits.</summary>
+    public Task ReachedAsync() =>
+        _reached.Task.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken);
+    public void LetGo() => _open.TrySetResult();
+    public void Dispose() => LetGo();
+}
+
+/// <summary>Waits for a condition, with a deadline.</summary>
+static class Eventually {
+    public static async Task TrueAsync(Func<Task<bool>> condition, int seconds = 30) {
+        using var deadline = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
+        deadline.CancelAfter(TimeSpan.FromSeconds(seconds));
+        while (!await condition()) await Task.Delay(20, deadline.Token);
+    }
+
+    public static Task TrueAsync(Func<bool> condition, int seconds = 30) =>
+        TrueAsync(() => Task.FromResult(condition()), seconds);
+}
+
+/// <summary>Journal lines as they lie on disk, written out here and not by the receiver's own code.</summary>
+static class Lines {
+    public static string Suppress(string address) =>
+        $$$"""{"at":"2026-11-24T08:00:00+00:00","suppress":{"address":"{{{address}}}","reason":"manual"}}""" + "\n";
+
+    /// <summary>A bounce that nobody signed: what lies in the journal was verified when it came.</summary>
+    public static string Bounce(string address, string mailId = "0100019a00000000-mail", string type = "Permanent") =>
+        $$"""
+        {"at":"2026-11-24T08:00:00+00:00","message":{"Type":"Notification",
+        "MessageId":"00000000-0000-4000-8000-000000000000","TopicArn":"{{FakeSns.TopicArn}}",
+        "Message":{{Quoted(FakeSns.SesBounce([address], mailId, type))}},
+        "Timestamp":"2026-11-24T08:00:00.123Z","SignatureVersion":"2","Signature":"AAAA",
+        "SigningCertURL":"https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0.pem"} }
+        """.ReplaceLineEndings("") + "\n";
+
+    static string Quoted(string text) => JsonSerializer.Serialize(text);
+
+    public static string SegmentIn(string folder) => Journal.PathOf(Path.Combine(folder, "journal"), 1);
+
+    /// <summary>A journal of bounces, of a0@example.com and so on.</summary>
+    public static string FolderOfBounces(int count) =>
+        FolderOf(Enumerable.Range(0, count).Select(number => Bounce($"a{number}@example.com")));
+
+    /// <summary>A folder with a journal of these lines.</summary>
+    public static string FolderOf(params IEnumerable<string> lines) {
+        string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
+        Directory.CreateDirectory(Path.Combine(folder, "journal"));
+        File.WriteAllLines(SegmentIn(folder), lines.Select(line => line.TrimEnd('\n')));
+        return folder;
+    }
+}

@@ -1,0 +1,58 @@
+using System.Diagnostics;
+
+/// <summary>A wrong setting stops the start in one line that names it: seen on the program itself.</summary>
+public sealed class StartTests {
+    const string Arn = "Sns:TopicArns:0=" + FakeSns.TopicArn;
+
+    /// <summary>Runs the program in a folder of its own, until it ends.</summary>
+    static async Task<(int ExitCode, string Error)> RunAsync(params string[] settings) {
+        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll"),
+            "--Kestrel:Endpoints:Webhook:Url=http://127.0.0.1:0", "--Kestrel:Endpoints:Private:Url=http://127.0.0.1:0",
+            .. settings.Select(setting => "--" + setting)]) {
+            WorkingDirectory = Directory.CreateTempSubdirectory("receiver-").FullName,
+            RedirectStandardError = true,
+            RedirectStandardOutput = true,
+        };
+        using var program = Process.Start(start)!;
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        try {
+            string error = await program.StandardError.ReadToEndAsync(patience.Token);
+            await program.WaitForExitAsync(patience.Token);
+            return (program.ExitCode, error);
+        } finally { program.Kill(); }
+    }
+
+    [Theory]
+    [InlineData("Sns:TopicArns", "Sns:TopicArns:0=")]
+    [InlineData("Sns:TopicArns", "Sns:TopicArns:0=email-feedback")]
+    [InlineData("Sns:TopicArns", "Sns:TopicArns:0=arn:aws:sns:us-east-1:123456789012:*")]
+    [InlineData("Sns:TopicArns", "Sns:TopicArns:1=arn:aws:sns:us-east-1:123456789012:feedback.fifo")]
+    [InlineData("Sns:MinimumSignatureVersion", "Sns:MinimumSignatureVersion=0")]
+    [InlineData("Sns:MinimumSignatureVersion", "Sns:MinimumSignatureVersion=3")]
+    [InlineData("Sns:MinimumSignatureVersion", "Sns:MinimumSignatureVersion=two")]
+    [InlineData("Sns:CertificateDirectory", "Sns:CertificateDirectory=")]
+    [InlineData("Journal:Directory", "Journal:Directory=")]
+    [InlineData("ConnectionStrings:Feedback", "ConnectionStrings:Feedback=data/feedback.db")]
+    [InlineData("Api:Key", "Api:Key=fifteen letters")]
+    [InlineData("Suppression:SoftBounceLimit", "Suppression:SoftBounceLimit=-1")]
+    [InlineData("Suppression:SoftBounceLimit", "Suppression:SoftBounceLimit=101")]
+    [InlineData("Suppression:SoftBounceLimit", "Suppression:SoftBounceLimit=many")]
+    [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=http://0.0.0.0:0")]
+    [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=http://[::]:0")]
+    [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=http://*:0")]
+    [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=http://feedback.example.com:0")]
+    [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=localhost")]
+    [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=")]
+    public async Task A_wrong_setting_stops_the_start_in_one_line_that_names_it(string name, string setting) {
+        var (exitCode, error) = await RunAsync(Arn, setting);
+        Assert.Equal(1, exitCode);
+        Assert.Matches($"^FeedbackReceiver: .*{name}.*\n$", error);
+    }
+
+    [Fact]
+    public async Task Without_a_topic_the_start_is_refused() {
+        var (exitCode, error) = await RunAsync();
+        Assert.Equal(1, exitCode);
+        Assert.Matches("^FeedbackReceiver: .*Sns:TopicArns.*\n$", error);
+    }
+}
