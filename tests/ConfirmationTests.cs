@@ -70,7 +70,7 @@ public sealed class ConfirmationTests {
             return answer.Task;
         });
         var post = app.PostAsync(app.Sns.Sign(app.Sns.Confirmation()));
-        await asked.Task;
+        await asked.Task.WaitAsync(TestContext.Current.CancellationToken);
         Assert.False(post.IsCompleted);
         answer.SetResult(new(HttpStatusCode.OK) { Content = new StringContent("<ConfirmSubscriptionResponse/>") });
         Assert.Equal((200, "subscription confirmed"), await post);
@@ -108,7 +108,7 @@ public sealed class ConfirmationTests {
         Assert.Equal(503, (await app.PostAsync(body)).Status);
     }
 
-    [Fact]
+    [Fact(Timeout = 30_000)]
     public async Task An_SNS_that_never_answers_is_given_ten_seconds() {
         await using var app = await ReceiverApp.StartAsync();
         var asked = new TaskCompletionSource();
@@ -118,7 +118,7 @@ public sealed class ConfirmationTests {
             return new();
         });
         var post = app.PostAsync(app.Sns.Sign(app.Sns.Confirmation()));
-        await asked.Task;
+        await asked.Task.WaitAsync(TestContext.Current.CancellationToken);
         app.Clock.Advance(TimeSpan.FromSeconds(9.9));
         Assert.False(post.IsCompleted);
         app.Clock.Advance(TimeSpan.FromSeconds(0.1));

@@ -58,7 +58,8 @@ public sealed class HistoryTests {
         await using var app = await ReceiverApp.StartAsync();
         string[] kinds =
         [
-            "Bounce", "Click", "Complaint", "Delivery", "DeliveryDelay", "Invented", "Open", "Reject", "Send", "Subscription",
+            "Bounce", "Click", "Complaint", "Delivery", "DeliveryDelay", "Invented", "Open", "Reject", "Send",
+            "Subscription",
         ];
         foreach (string kind in kinds)
             await app.PostAsync(Event(app, kind, char.ToLowerInvariant(kind[0]) + kind[1..]));
@@ -171,18 +172,18 @@ public sealed class HistoryTests {
     }
 
     [Theory]
-    [InlineData("Bounce", "bounce", "email_bounces", true)]
-    [InlineData("Complaint", "complaint", "email_complaints", true)]
-    [InlineData("Delivery", "delivery", "email_events", false)]
+    [InlineData("Bounce", "bounce", "email_bounces", "bounced_at", true)]
+    [InlineData("Complaint", "complaint", "email_complaints", "complained_at", true)]
+    [InlineData("Delivery", "delivery", "email_events", "at", false)]
     public async Task Each_kind_lies_in_its_collection_and_the_mail_beside_bounces_and_complaints(
-        string kind, string body, string collection, bool withMail) {
+        string kind, string body, string collection, string time, bool withMail) {
         await using var app = await ReceiverApp.StartAsync();
         await app.PostAsync(Event(app, kind, body));
 
         using var database = await OpenAfterStopAsync(app);
         var document = Assert.Single(database.GetCollection(collection).FindAll());
         Assert.Equal((Jane, kind), (document["email"].AsString, document["kind"].AsString));
-        Assert.Equal(app.Clock.GetUtcNow().AddHours(-1).ToUnixTimeMilliseconds(), document["at"].AsInt64);
+        Assert.Equal(app.Clock.GetUtcNow().AddHours(-1).ToUnixTimeMilliseconds(), document[time].AsInt64);
         Assert.Equal(withMail, document.ContainsKey("mail"));
     }
 

@@ -82,6 +82,7 @@ sealed class ReceiverApp : IAsyncDisposable
     /// <summary>Stops the receiver. The folder is left to the system's temporary files.</summary>
     public async ValueTask DisposeAsync()
     {
+        await _app.StopAsync();
         await _app.DisposeAsync();
         Webhook?.Dispose();
         Private?.Dispose();
