@@ -149,7 +149,7 @@ public sealed class CertificateTests {
             return new();
         };
         var answer = AssertAskedAgainAsync(app);
-        await asked.Task.WaitAsync(Cancellation);
+        await asked.Task.WaitAsync(TestContext.Current.CancellationToken);
         app.Clock.Advance(TimeSpan.FromSeconds(4.9));
         Assert.False(answer.IsCompleted);
         app.Clock.Advance(TimeSpan.FromSeconds(0.1));
