@@ -11,14 +11,20 @@ using LiteDB;
 using LiteDB.Engine;
 using JsonSerializer = System.Text.Json.JsonSerializer;
 
+ExceptionHandling.SetUnhandledExceptionHandler(Receiver.IsNoReasonToEnd);
 return await Receiver.RunAsync(args);
 
 // ---- 1. Composition ---------------------------------------------------------------------------------------------
 // Everything that exists, once, and every route on one line.
 
 static class Receiver {
-    /// <summary>Runs the receiver, or `rebuild`, until told to stop. Returns the exit code: 1, after one line on stderr, for
-    /// a wrong setting, a folder that another process holds, or a taken port.</summary>
+    /// <summary>Without \u0022 where \" will do: it is served as JSON, or kept as JSON lines, never inside HTML.</summary>
+    public static readonly JavaScriptEncoder Relaxed = JavaScriptEncoder.UnsafeRelaxedJsonEscaping;
+
+    /// <summary>After a full or failing disk, LiteDB 5.0.20 may throw from a finalizer, when its file is long let go of.</summary>
+    public static bool IsNoReasonToEnd(Exception thrown) => thrown is LiteException;
+
+    /// <summary>Runs the receiver, or `rebuild`, until told to stop. A refused start is one line on stderr and exit code 1.</summary>
     public static async Task<int> RunAsync(string[] args) {
         try {
             bool rebuild = args is ["rebuild", ..];
@@ -26,20 +32,21 @@ static class Receiver {
             if (rebuild) await app.Services.GetRequiredService<LiteDbStore>().RebuildAsync();
             else await app.RunAsync();
             return 0;
-        } catch (Exception refusal) when (refusal is Refusal or OptionsValidationException or IOException) {
+        } catch (Exception refusal) when (refusal is Refusal or OptionsValidationException or IOException
+            or InvalidOperationException { InnerException: FormatException }) { // the binder's, and it names the setting
             await Console.Error.WriteLineAsync("FeedbackReceiver: " + refusal.Message);
             return 1;
         }
     }
-
     /// <summary>Composes the receiver. <paramref name="with"/> is where tests put their clock, their disk and their SNS.</summary>
     public static WebApplication Build(string[] args, Action<WebApplicationBuilder>? with = null) {
         var builder = WebApplication.CreateSlimBuilder(args);
         ReceiverOptions.AddTo(builder);
         builder.WebHost.ConfigureKestrel((context, kestrel) => Guard.Listen(kestrel, context.Configuration));
         builder.Services.ConfigureHttpJsonOptions(json => json.SerializerOptions.TypeInfoResolverChain.Insert(0, ApiJson.Default));
+        builder.Services.ConfigureHttpJsonOptions(json => json.SerializerOptions.Encoder = Relaxed);
         builder.Services.AddSingleton(TimeProvider.System).AddSingleton(_ => SnsClient.CreateHttp()).AddSingleton<SnsClient>()
-            .AddSingleton<SigningCertificates>().AddSingleton<SnsVerifier>().AddSingleton<Intake>().AddSingleton<Guard>()
+            .AddSingleton<SigningCertificates>().AddSingleton<Intake>().AddSingleton<Guard>().AddSingleton<Log>()
             .AddSingleton<Disk>().AddSingleton<Journal>().AddSingleton<LiteDbStore>()
             .AddSingleton<IFeedbackStore>(services => services.GetRequiredService<LiteDbStore>())
             .AddHostedService(services => services.GetRequiredService<LiteDbStore>());
@@ -48,9 +55,9 @@ static class Receiver {
 
         var app = builder.Build();
         app.Use(app.Services.GetRequiredService<Guard>().AdmitAsync);
-        app.MapPost("/sns", Endpoints.ReceiveAsync).WithMetadata(Guard.OpenToAll);
-        app.MapGet("/sns", Endpoints.Explain).WithMetadata(Guard.OpenToAll);
-        app.MapGet("/health", Endpoints.HealthAsync).WithMetadata(Guard.OpenToAll);
+        app.MapPost("/sns", Endpoints.ReceiveAsync).AllowAnonymous();
+        app.MapGet("/sns", Endpoints.Explain).AllowAnonymous();
+        app.MapGet("/health", Endpoints.HealthAsync).AllowAnonymous();
         app.MapMethods("/suppressed/{**address}", ["GET", "HEAD"], Endpoints.FindAsync);
         app.MapPut("/suppressed/{**address}", Endpoints.SuppressAsync);
         app.MapDelete("/suppressed/{**address}", Endpoints.LiftAsync);
@@ -75,45 +82,35 @@ sealed class Refusal(string message) : Exception(message);
 // appsettings.json beside the executable, under the one in the working directory, the environment and the command line.
 // A wrong setting stops the start in one line that names it. README.md says what each is for.
 
-sealed class ConnectionStringsOptions { public string Feedback { get; set; } = "Filename=data/feedback.db"; }
-sealed class JournalOptions { public string Directory { get; set; } = "data/journal"; }
-sealed class ApiOptions { public string Key { get; set; } = ""; }
-sealed class SuppressionOptions { public int SoftBounceLimit { get; set; } }
-
-sealed class SnsOptions {
-    public string[] TopicArns { get; set; } = [];
-    public string CertificateDirectory { get; set; } = "data/certificates";
-    public int MinimumSignatureVersion { get; set; } = 1;
-}
-
 sealed class ReceiverOptions : IValidatableObject {
-    [Required] public ConnectionStringsOptions ConnectionStrings { get; set; } = new();
-    public JournalOptions Journal { get; set; } = new();
-    public SnsOptions Sns { get; set; } = new();
-    public ApiOptions Api { get; set; } = new();
-    public SuppressionOptions Suppression { get; set; } = new();
+    [ConfigurationKeyName("ConnectionStrings:Feedback"), Required] public string Feedback { get; set; } = "Filename=data/feedback.db";
+    [ConfigurationKeyName("Journal:Directory")] public string JournalDirectory { get; set; } = "data/journal";
+    [ConfigurationKeyName("Sns:TopicArns")] public string[] TopicArns { get; set; } = [];
+    [ConfigurationKeyName("Sns:CertificateDirectory")] public string CertificateDirectory { get; set; } = "data/certificates";
+    [ConfigurationKeyName("Sns:MinimumSignatureVersion")] public int MinimumSignatureVersion { get; set; } = 1;
+    [ConfigurationKeyName("Api:Key")] public string ApiKey { get; set; } = "";
+    [ConfigurationKeyName("Suppression:SoftBounceLimit")] public int SoftBounceLimit { get; set; }
 
     public static void AddTo(WebApplicationBuilder builder) {
         var beside = new ConfigurationBuilder().SetBasePath(AppContext.BaseDirectory).AddInMemoryCollection([
             new("Kestrel:Endpoints:Webhook:Url", "http://localhost:8080"), new("Kestrel:Endpoints:Private:Url", "http://localhost:8081"),
         ]).AddJsonFile("appsettings.json", optional: true).Build();
         builder.Configuration.Sources.Insert(0, new ChainedConfigurationSource { Configuration = beside });
-        builder.Services.AddOptions<ReceiverOptions>().Bind(builder.Configuration).ValidateOnStart();
-        builder.Services.AddSingleton<IValidateOptions<ReceiverOptions>, ReceiverOptionsValidator>();
+        builder.Services.AddSingleton<IValidateOptions<ReceiverOptions>, ReceiverOptionsValidator>()
+            .AddOptions<ReceiverOptions>().Bind(builder.Configuration).ValidateOnStart();
     }
 
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext) {
-        if (Sns.TopicArns.Length == 0)
+        if (TopicArns.Length == 0)
             yield return new("Sns:TopicArns is empty: name the topics to believe, as in Sns__TopicArns__0=arn:aws:sns:...");
-        foreach (string arn in Sns.TopicArns)
-            if (Topic.Parse(arn) is null) yield return new($"Sns:TopicArns: '{arn}' is not the ARN of a standard SNS topic");
-        if (Sns.MinimumSignatureVersion is not (1 or 2)) yield return new("Sns:MinimumSignatureVersion must be 1 or 2");
-        if (Sns.CertificateDirectory.Length == 0) yield return new("Sns:CertificateDirectory is empty");
-        if (Journal.Directory.Length == 0) yield return new("Journal:Directory is empty");
-        if (!ConnectionStrings.Feedback.StartsWith("Filename=", StringComparison.OrdinalIgnoreCase))
-            yield return new("ConnectionStrings:Feedback must be Filename=<path>");
-        if (Api.Key is { Length: > 0 and < 16 }) yield return new("Api:Key is too short: 16 characters or more");
-        if (Suppression.SoftBounceLimit is < 0 or > 100) yield return new("Suppression:SoftBounceLimit must be 0 (off) to 100");
+        foreach (string arn in TopicArns.Where(arn => Topic.Parse(arn) is null))
+            yield return new($"Sns:TopicArns: '{arn}' is not the ARN of a standard SNS topic");
+        if (MinimumSignatureVersion is not (1 or 2)) yield return new("Sns:MinimumSignatureVersion must be 1 or 2");
+        if (CertificateDirectory.Length == 0) yield return new("Sns:CertificateDirectory is empty");
+        if (JournalDirectory.Length == 0) yield return new("Journal:Directory is empty");
+        if (!Feedback.StartsWith("Filename=", OrdinalIgnoreCase)) yield return new("ConnectionStrings:Feedback must be Filename=<path>");
+        if (ApiKey is { Length: > 0 and < 16 }) yield return new("Api:Key is too short: 16 characters or more");
+        if (SoftBounceLimit is < 0 or > 100) yield return new("Suppression:SoftBounceLimit must be 0 (off) to 100");
         if ("e\u0301".Normalize().Length != 1)
             yield return new("Addresses cannot be compared without ICU: install libicu, or unset DOTNET_SYSTEM_GLOBALIZATION_INVARIANT");
     }
@@ -121,36 +118,30 @@ sealed class ReceiverOptions : IValidatableObject {
 
 [OptionsValidator] sealed partial class ReceiverOptionsValidator : IValidateOptions<ReceiverOptions>;
 
-/// <summary>A topic that the operator named, and the only host that speaks for it.</summary>
-sealed partial record Topic(string Arn, string Host) {
+/// <summary>A topic that the operator named: only its own SNS, at <paramref name="Origin"/>, speaks for it.</summary>
+sealed partial record Topic(string Origin) {
     // Partitions and their suffixes: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
     static readonly FrozenDictionary<string, string> Suffixes = new Dictionary<string, string> {
         ["aws"] = "amazonaws.com", ["aws-us-gov"] = "amazonaws.com", ["aws-cn"] = "amazonaws.com.cn", ["aws-eusc"] = "amazonaws.eu",
         ["aws-iso"] = "c2s.ic.gov", ["aws-iso-b"] = "sc2s.sgov.gov", ["aws-iso-e"] = "cloud.adc-e.uk", ["aws-iso-f"] = "csp.hci.ic.gov",
     }.ToFrozenDictionary();
-
+    [GeneratedRegex(@"\Aarn:(aws[a-z-]*):sns:([a-z]+(?:-[a-z]+)+-[0-9]+):[0-9]{12}:[A-Za-z0-9_-]{1,256}\z")]
+    static partial Regex Arns { get; }
+    [GeneratedRegex(@"\ASimpleNotificationService-[0-9a-fA-F]{1,64}\.pem\z")] static partial Regex CertificateNames { get; }
     /// <summary>Null when this is no ARN of a standard topic in a partition that we know.</summary>
     public static Topic? Parse(string arn) =>
-        Arns().Match(arn) is { Success: true } parts && Suffixes.TryGetValue(parts.Groups[1].Value, out string? suffix)
-            ? new Topic(arn, $"sns.{parts.Groups[2].Value}.{suffix}") : null;
-
+        Arns.Match(arn) is { Success: true } parts && Suffixes.TryGetValue(parts.Groups[1].Value, out string? suffix)
+            ? new($"https://sns.{parts.Groups[2].Value}.{suffix}/") : null;
     /// <summary>The file name of a signing certificate that this topic's SNS may name, or null. Compared as the original
     /// text: no parser stands between what was checked and what is fetched.</summary>
-    public string? CertificateName(string signingCertUrl) =>
-        signingCertUrl.StartsWith($"https://{Host}/", StringComparison.Ordinal)
-        && signingCertUrl[$"https://{Host}/".Length..] is var name && CertificateNames().IsMatch(name) ? name : null;
-
-    [GeneratedRegex(@"\Aarn:(aws[a-z-]*):sns:([a-z]+(?:-[a-z]+)+-[0-9]+):[0-9]{12}:[A-Za-z0-9_-]{1,256}\z")]
-    private static partial Regex Arns();
-    [GeneratedRegex(@"\ASimpleNotificationService-[0-9a-fA-F]{1,64}\.pem\z")]
-    private static partial Regex CertificateNames();
+    public string? CertificateName(string signingCertUrl) => signingCertUrl.StartsWith(Origin, Ordinal)
+        && signingCertUrl[Origin.Length..] is var name && CertificateNames.IsMatch(name) ? name : null;
 }
 
 // ---- 3. Endpoints -----------------------------------------------------------------------------------------------
 // To SNS 2xx means "kept", 4xx "never", 5xx "again": docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html
 
-/// <summary>What becomes of a message, and what SNS is told. 200 only for what is on disk, 4xx only for what will never be
-/// right, 503 for what a later try may mend.</summary>
+/// <summary>What SNS is told: 200 only for what is on disk, 4xx for what will never be right, 503 for what may mend.</summary>
 sealed record Verdict(int Status, string Why) {
     public static readonly Verdict Kept = new(200, "kept"), Confirmed = new(200, "subscription confirmed"),
         Unread = new(200, "kept, but it is no SES event that this receiver can read"),
@@ -167,7 +158,6 @@ sealed record Verdict(int Status, string Why) {
         Sha1Forbidden = new(503, "this host forbids SHA-1: set SignatureVersion 2 on the topic"),
         NotConfirmed = new(503, "the subscription could not be confirmed now"), Busy = new(503, "too much is waiting"),
         Unwritable = new(503, "the journal cannot be written now"), Incomplete = new(503, "the body did not come");
-    public bool IsRefusal => Status != 200;
 }
 
 static class Endpoints {
@@ -177,96 +167,86 @@ static class Endpoints {
         if (verdict.Status == 503) context.Response.Headers.RetryAfter = "20";
         return TypedResults.Text(verdict.Why + "\n", "text/plain", Encoding.UTF8, verdict.Status);
     }
-
     /// <summary>GET /sns: what this URL is, for whoever opens it in a browser.</summary>
     public static ContentHttpResult Explain() => TypedResults.Text(
         "FeedbackReceiver takes Amazon SNS messages here, by POST. To subscribe a topic:\naws sns subscribe --topic-arn <TopicArn> "
         + "--protocol https --notification-endpoint https://<this host>/sns\n");
-
     /// <summary>GET /health: 503 while the journal cannot be written; asking tries again.</summary>
     public static async Task<ContentHttpResult> HealthAsync(IFeedbackStore store) => await store.IsWritableAsync()
         ? TypedResults.Text("ok\n") : TypedResults.Text("the journal cannot be written\n", statusCode: 503);
-
     /// <summary>GET and HEAD /suppressed/{address}: 200 suppressed, 404 not, 503 while that cannot be told.</summary>
-    public static async Task<Results<JsonHttpResult<Answer>, ProblemHttpResult>> FindAsync(HttpContext context, IFeedbackStore store) {
-        string address = AddressIn(context);
-        if (await store.FindAsync(Address.Key(address)) is not { } known) return Problem.NotLoaded(context);
+    public static async Task<Results<Ok<Answer>, NotFound<Answer>, ProblemHttpResult>> FindAsync(HttpContext http, IFeedbackStore store) {
+        string address = AddressIn(http);
+        if (await store.FindAsync(Address.Key(address)) is not { } known) return Problem.Later(http);
         if (!known.Suppressed && !Address.IsAddress(address)) return Problem.NoAddress;
-        context.Response.Headers["X-Suppressed"] = known.Suppressed ? "true" : "false";
-        return TypedResults.Json(new Answer(address, known), ApiJson.Readable.Answer, statusCode: known.Suppressed ? 200 : 404);
+        http.Response.Headers["X-Suppressed"] = known.Suppressed ? "true" : "false";
+        return known.Suppressed ? TypedResults.Ok(new Answer(address, known)) : TypedResults.NotFound(new Answer(address, known));
     }
-
     /// <summary>PUT /suppressed/{address}: suppresses by hand. 201, or 200 when it was suppressed already.</summary>
-    public static async Task<Results<JsonHttpResult<Answer>, ProblemHttpResult>> SuppressAsync(
-        HttpContext context, IFeedbackStore store, TimeProvider clock) {
-        string address = AddressIn(context), key = Address.Key(address);
+    public static async Task<Results<Ok<Answer>, Created<Answer>, ProblemHttpResult>> SuppressAsync(
+        HttpContext http, IFeedbackStore store, TimeProvider clock) {
+        string address = AddressIn(http), key = Address.Key(address);
         if (!Address.IsAddress(address)) return Problem.NoAddress;
-        if (await SuppressBody.ReadAsync(context.Request) is not { } body) return Problem.BadBody;
+        if (await SuppressBody.ReadAsync(http.Request) is not { } body) return Problem.Of(400, SuppressBody.Form);
         var before = await store.FindAsync(key) ?? Known.Nothing;
         var commit = await store.CommitAsync(new Entry(After(before, clock), Suppress: new(key, Reason.Manual, body.Note)));
-        if (commit is not Commit.Kept) return Problem.NotKept(commit, context);
-        if (await store.FindAsync(key) is not { } known) return Problem.NotLoaded(context);
-        return TypedResults.Json(new Answer(address, known), ApiJson.Readable.Answer, statusCode: before.Suppressed ? 200 : 201);
+        if (commit != Commit.Kept || await store.FindAsync(key) is not { } known) return Problem.Later(http, commit);
+        return before.Suppressed ? TypedResults.Ok(new Answer(address, known)) : TypedResults.Created((string?)null, new Answer(address, known));
     }
-
+    /// <summary>DELETE /suppressed/{address}: lifts it, keeps the history. Evidence from before never suppresses again.</summary>
+    public static async Task<Results<NoContent, ProblemHttpResult>> LiftAsync(HttpContext http, IFeedbackStore store, TimeProvider clock) {
+        string address = AddressIn(http), key = Address.Key(address);
+        if (await store.FindAsync(key) is not { } known) return Problem.Later(http);
+        if (!known.Suppressed) return Address.IsAddress(address) ? Problem.Of(404, "The address is not suppressed.") : Problem.NoAddress;
+        var commit = await store.CommitAsync(new Entry(After(known, clock), Lift: new(key)));
+        return commit == Commit.Kept ? TypedResults.NoContent() : Problem.Later(http, commit);
+    }
+    /// <summary>GET /history/{address}: its newest 1,000 events. `complete` is false when the follower was two seconds behind.</summary>
+    public static async Task<Results<ContentHttpResult, ProblemHttpResult>> HistoryAsync(HttpContext http, IFeedbackStore store) {
+        string address = AddressIn(http);
+        if (!Address.IsAddress(address)) return Problem.NoAddress;
+        string? json = await store.HistoryAsync(Address.Key(address));
+        return json is null ? Problem.Later(http) : TypedResults.Text(json, "application/json");
+    }
     // What is done by hand counts even when the clock has gone back behind the last lift.
     static DateTimeOffset After(Known known, TimeProvider clock) =>
         clock.GetUtcNow() is var now && now > known.LiftedAt ? now : known.LiftedAt.AddTicks(1);
-
-    /// <summary>DELETE /suppressed/{address}: lifts it, keeps the history. Evidence from before never suppresses again.</summary>
-    public static async Task<Results<NoContent, ProblemHttpResult>> LiftAsync(HttpContext context, IFeedbackStore store, TimeProvider clock) {
-        string address = AddressIn(context), key = Address.Key(address);
-        if (await store.FindAsync(key) is not { } known) return Problem.NotLoaded(context);
-        if (!known.Suppressed) return Address.IsAddress(address) ? Problem.NotSuppressed : Problem.NoAddress;
-        var commit = await store.CommitAsync(new Entry(After(known, clock), Lift: new(key)));
-        return commit is Commit.Kept ? TypedResults.NoContent() : Problem.NotKept(commit, context);
-    }
-
-    /// <summary>GET /history/{address}: its events, newest first, 1,000 at most. `complete` is false when the follower
-    /// was more than two seconds behind.</summary>
-    public static async Task<Results<ContentHttpResult, ProblemHttpResult>> HistoryAsync(HttpContext context, IFeedbackStore store) {
-        string address = AddressIn(context);
-        if (!Address.IsAddress(address)) return Problem.NoAddress;
-        return await store.HistoryAsync(Address.Key(address)) is { } json ? TypedResults.Text(json, "application/json") : Problem.NotLoaded(context);
-    }
-
     // From the raw target: routing leaves %2F as it is but decodes the rest, which cannot be told apart afterwards.
-    static string AddressIn(HttpContext context) {
-        string target = context.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget.Split('?')[0];
-        string route = context.Request.Path.Value!, prefix = route[..(route.IndexOf('/', 1) + 1)];
-        int at = target.IndexOf(prefix, StringComparison.Ordinal);
+    static string AddressIn(HttpContext http) {
+        string target = http.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget.Split('?')[0];
+        string route = http.Request.Path.Value!, prefix = route[..(route.IndexOf('/', 1) + 1)];
+        int at = target.IndexOf(prefix, Ordinal);
         return at < 0 ? route[prefix.Length..] : Uri.UnescapeDataString(target[(at + prefix.Length)..]);
     }
 }
 
-/// <summary>Who may ask. Both listeners answer /sns and /health to everyone. For the rest the private listener wants
-/// nothing from this machine; from elsewhere, and on the webhook listener, the key is wanted.</summary>
+/// <summary>Who may ask for more than the open routes: this machine on the private listener, and who has the key on either.</summary>
 sealed class Guard(IOptions<ReceiverOptions> options) {
-    sealed class Open; // on a route: it needs no key anywhere
     sealed class PrivateListener; // on a connection that the private listener accepted; nothing in a request can bring it
-
-    public static readonly object OpenToAll = new Open();
-    readonly byte[]? _key = options.Value.Api.Key.Length == 0 ? null : Hash(options.Value.Api.Key);
-
+    readonly byte[]? _key = options.Value.ApiKey.Length == 0 ? null : Hash(options.Value.ApiKey);
     /// <summary>Binds Kestrel:Endpoints. One by any other name than Private is a webhook listener: closed.</summary>
     /// <exception cref="Refusal">The private listener could be reached from elsewhere without a key.</exception>
     public static void Listen(KestrelServerOptions kestrel, IConfiguration configuration) {
-        string url = configuration["Kestrel:Endpoints:Private:Url"]!;
-        var binding = BindingAddress.Parse(url);
-        if (!binding.IsUnixPipe && !IsLoopback(binding.Host) && string.IsNullOrEmpty(configuration["Api:Key"]))
-            throw new Refusal($"Kestrel:Endpoints:Private:Url {url} can be reached from other machines: set Api:Key first");
+        foreach (var endpoint in configuration.GetSection("Kestrel:Endpoints").GetChildren()) {
+            string setting = $"{endpoint.Path}:Url '{endpoint["Url"]}'";
+            try {
+                if (BindingAddress.Parse(endpoint["Url"]!) is var binding && binding.Port is < 0 or > 65535) throw new FormatException();
+                if (endpoint.Key != "Private" || binding.IsUnixPipe || IsLoopback(binding.Host)) continue;
+            } catch (FormatException) { throw new Refusal(setting + " is no address to listen on, as http://localhost:8081 is"); }
+            if (string.IsNullOrEmpty(configuration["Api:Key"])) throw new Refusal(setting + " is open to other machines: set Api:Key first");
+        }
         kestrel.AddServerHeader = false;
-        kestrel.Limits.MaxRequestBodySize = Intake.MaxBytes;
-        kestrel.Limits.MaxConcurrentConnections = 1000;
+        (kestrel.Limits.MaxRequestBodySize, kestrel.Limits.MaxConcurrentConnections) = (Intake.MaxBytes, 1000);
         kestrel.Limits.MinRequestBodyDataRate = new(bytesPerSecond: 64 << 10, gracePeriod: TimeSpan.FromSeconds(5));
-        kestrel.Configure(configuration.GetSection("Kestrel")).Endpoint("Private", endpoint => endpoint.ListenOptions.Use(next => connection => {
+        kestrel.Configure(configuration.GetSection("Kestrel")).Endpoint("Private", own => own.ListenOptions.Use(next => connection => {
             connection.Features.Set(new PrivateListener());
             return next(connection);
         }));
     }
 
     public Task AdmitAsync(HttpContext context, RequestDelegate next) {
-        if (context.GetEndpoint()?.Metadata.GetMetadata<Open>() is not null) return next(context);
+        if (context.GetEndpoint()?.Metadata.GetMetadata<IAllowAnonymous>() is not null
+            || context.Request.Path.Value is "/sns" or "/health") return next(context); // by another method: 405
         bool isPrivate = context.Features.Get<PrivateListener>() is not null;
         bool local = isPrivate && (context.Connection.RemoteIpAddress is not { } remote || IPAddress.IsLoopback(remote));
         var headers = context.Request.Headers;
@@ -280,19 +260,18 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
     }
 
     bool HasKey(string? authorization) {
-        if (_key is null || authorization?.Split(' ', 2) is not [var scheme, var credentials]) return false;
-        if (scheme.Equals("Basic", StringComparison.OrdinalIgnoreCase)) {
-            byte[] pair = new byte[credentials.Length];
-            if (!Convert.TryFromBase64String(credentials, pair, out int length)) return false;
-            credentials = Encoding.UTF8.GetString(pair, 0, length).Split(':', 2)[^1];
-        } else if (!scheme.Equals("Bearer", StringComparison.OrdinalIgnoreCase)) return false;
-        return CryptographicOperations.FixedTimeEquals(Hash(credentials), _key);
+        if (_key is null || authorization?.Split(' ', 2) is not [var scheme, var key]) return false;
+        byte[] pair = new byte[key.Length];
+        if (scheme.Equals("Basic", OrdinalIgnoreCase))
+            key = Convert.TryFromBase64String(key, pair, out int length) ? Encoding.UTF8.GetString(pair, 0, length).Split(':', 2)[^1] : "";
+        else if (!scheme.Equals("Bearer", OrdinalIgnoreCase)) return false;
+        return CryptographicOperations.FixedTimeEquals(Hash(key), _key);
     }
 
     static byte[] Hash(string key) => SHA256.HashData(Encoding.UTF8.GetBytes(key));
     static bool IsFromHere(string? origin) => string.IsNullOrEmpty(origin)
         || (Uri.TryCreate(origin, UriKind.Absolute, out var from) && IsLoopback(from.Host));
-    static bool IsLoopback(string host) => host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
+    static bool IsLoopback(string host) => host.Equals("localhost", OrdinalIgnoreCase)
         || (IPAddress.TryParse(host, out var address) && IPAddress.IsLoopback(address));
 }
 
@@ -302,16 +281,20 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
 // https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 
 /// <summary>The way of every message, whichever door it came by.</summary>
-sealed class Intake(SnsVerifier verifier, SnsClient sns, IFeedbackStore store, TimeProvider clock, ILogger<Intake> log) {
-    /// <summary>SNS publishes 256 KiB at most, which JSON escaping can double. Few messages pass 64 KiB, so only
-    /// sixteen larger ones may come at once: the memory that strangers can take is bounded.</summary>
+sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackStore store, IOptions<ReceiverOptions> options,
+    TimeProvider clock, Log log) {
+    /// <summary>SNS publishes 256 KiB at most, which JSON escaping can double. Few messages pass 64 KiB, so only sixteen
+    /// larger ones may come at once: the memory that strangers can take is bounded.</summary>
     public const int MaxBytes = 1 << 20, LargeBytes = 64 << 10, LargeAtOnce = 16;
+    readonly FrozenDictionary<string, Topic> _topics =
+        options.Value.TopicArns.Distinct().ToFrozenDictionary(arn => arn, arn => Topic.Parse(arn)!);
     readonly ConcurrentDictionary<Verdict, (long Count, long LoggedAt)> _refused = new();
     int _large;
-
     /// <summary>Receives the body of a request.</summary>
     public async Task<Verdict> ReceiveAsync(HttpRequest request, CancellationToken cancellation) {
         if (request.ContentLength > MaxBytes) return Refuse(Verdict.TooLarge);
+        if (request.ContentLength is null) // then Kestrel's limit would count the framing of the chunks, too
+            request.HttpContext.Features.GetRequiredFeature<IHttpMaxRequestBodySizeFeature>().MaxRequestBodySize = 2 * MaxBytes;
         int large = request.ContentLength is null or > LargeBytes ? 1 : 0;
         try {
             if (Interlocked.Add(ref _large, large) > LargeAtOnce && large == 1) return Refuse(Verdict.Busy);
@@ -320,41 +303,43 @@ sealed class Intake(SnsVerifier verifier, SnsClient sns, IFeedbackStore store, T
             var refusal = body.Length > MaxBytes ? Verdict.TooLarge : Envelope.Read(body, out envelope);
             request.BodyReader.AdvanceTo(body.End);
             return refusal is not null ? Refuse(refusal) : await ReceiveAsync(envelope!, cancellation);
-        } catch (BadHttpRequestException refused) when (refused.StatusCode == 413) {
-            return Refuse(Verdict.TooLarge);
         } catch (Exception e) when (e is IOException or OperationCanceledException) {
-            return Refuse(Verdict.Incomplete); // to Kestrel a body that trickles or breaks off is 4xx, to SNS that is an answer
+            // To Kestrel a body that trickles or breaks off is 4xx too, but to SNS that would be an answer.
+            return Refuse(e is BadHttpRequestException { StatusCode: 413 } ? Verdict.TooLarge : Verdict.Incomplete);
         } finally { Interlocked.Add(ref _large, -large); }
     }
-
     /// <summary>Receives an envelope: Kept, Confirmed or Unread only once it is on disk.</summary>
     public async Task<Verdict> ReceiveAsync(Envelope envelope, CancellationToken cancellation) {
-        if (await verifier.VerifyAsync(envelope, cancellation) is { } refusal) return Refuse(refusal);
+        if (await VerifyAsync(envelope, cancellation) is { } refusal) return Refuse(refusal);
         bool confirms = envelope.Type == Envelope.SubscriptionConfirmation;
         if (confirms && !await ConfirmAsync(envelope)) return Refuse(Verdict.NotConfirmed);
         if (envelope.Type == Envelope.UnsubscribeConfirmation) log.Unsubscribed(envelope.TopicArn);
-        var entry = new Entry(clock.GetUtcNow(), envelope with { Token = null, SubscribeURL = null }); // keys stay off the disk
-        return await store.CommitAsync(entry) switch {
-            Commit.Kept => confirms ? Verdict.Confirmed : entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread,
-            Commit.Busy => Refuse(Verdict.Busy),
-            _ => Refuse(Verdict.Unwritable),
-        };
+        var entry = new Entry(clock.GetUtcNow(), envelope with { Token = null, SubscribeURL = null, Unsigned = null });
+        var commit = await store.CommitAsync(entry);
+        if (commit != Commit.Kept) return Refuse(commit == Commit.Busy ? Verdict.Busy : Verdict.Unwritable);
+        return confirms ? Verdict.Confirmed : entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread;
     }
-
+    // Whether the envelope is genuine: null when it is. The cheapest check comes first.
+    async ValueTask<Verdict?> VerifyAsync(Envelope envelope, CancellationToken cancellation) {
+        if (!_topics.TryGetValue(envelope.TopicArn, out var topic)) return Verdict.UnknownTopic;
+        if (topic.CertificateName(envelope.SigningCertURL) is not { } name) return Verdict.UntrustedCertificateUrl;
+        int version = envelope.SignatureVersion switch { "1" => 1, "2" => 2, _ => 0 };
+        if (version < options.Value.MinimumSignatureVersion) return Verdict.UnsupportedVersion;
+        if (Iso8601.Read(envelope.Timestamp) is not { } at) return Verdict.Malformed;
+        var certificate = await certificates.FindAsync(envelope.SigningCertURL, name).WaitAsync(cancellation);
+        return certificate is null ? Verdict.CertificateUnavailable : certificate.Verify(envelope, version, at);
+    }
     // Built from TopicArn and Token, so a SubscribeURL that leads elsewhere leads nowhere:
     // https://docs.aws.amazon.com/sns/latest/api/API_ConfirmSubscription.html
-    async Task<bool> ConfirmAsync(Envelope envelope) {
-        var (answer, why) = await sns.GetAsync($"https://{Topic.Parse(envelope.TopicArn)!.Host}/?Action=ConfirmSubscription"
-            + $"&TopicArn={Uri.EscapeDataString(envelope.TopicArn)}&Token={Uri.EscapeDataString(envelope.Token!)}", seconds: 10);
-        if (answer is null) log.NotConfirmed(envelope.TopicArn, why);
-        return answer is not null;
-    }
-
+    async Task<bool> ConfirmAsync(Envelope envelope) => await sns.GetAsync(_topics[envelope.TopicArn].Origin + "?Action=ConfirmSubscription"
+        + $"&TopicArn={Uri.EscapeDataString(envelope.TopicArn)}&Token={Uri.EscapeDataString(envelope.Token!)}", seconds: 10,
+        "Confirmation of " + envelope.TopicArn) is not null;
     // Counted, and logged once in ten seconds at most: a flood must not fill the disk.
     Verdict Refuse(Verdict verdict) {
-        bool due = !_refused.TryGetValue(verdict, out var before) || clock.GetElapsedTime(before.LoggedAt).TotalSeconds >= 10;
-        _refused[verdict] = (before.Count + 1, due ? clock.GetTimestamp() : before.LoggedAt);
-        if (due) log.Refused(verdict.Status, verdict.Why, before.Count + 1);
+        var (count, loggedAt) = _refused.GetValueOrDefault(verdict);
+        bool due = count == 0 || clock.GetElapsedTime(loggedAt).TotalSeconds >= 10;
+        _refused[verdict] = (count + 1, due ? clock.GetTimestamp() : loggedAt);
+        if (due) log.Refused(verdict.Status, verdict.Why, count + 1);
         return verdict;
     }
 }
@@ -365,23 +350,22 @@ sealed record Envelope(string Type, string MessageId, string TopicArn, string Me
     string Signature, string SigningCertURL, string? Subject = null, string? Token = null, string? SubscribeURL = null) {
     public const string Notification = "Notification", SubscriptionConfirmation = "SubscriptionConfirmation",
         UnsubscribeConfirmation = "UnsubscribeConfirmation";
-
+    /// <summary>What is not signed. Read so that it, too, may stand there only once; never used, and never stored.</summary>
+    [JsonExtensionData] public Dictionary<string, JsonElement>? Unsigned { get; set; }
     /// <summary>Null when this is an envelope as SNS posts it, with its signature yet to be looked at; else what is wrong.</summary>
     public static Verdict? Read(ReadOnlySequence<byte> body, out Envelope? envelope) {
         envelope = null;
         try {
-            var reader = new Utf8JsonReader(body);
-            envelope = JsonSerializer.Deserialize(ref reader, SnsJson.Default.Envelope);
-            if (envelope is null || reader.Read()) return Verdict.Malformed;
+            var text = body.IsSingleSegment ? body.FirstSpan : body.ToArray();
+            envelope = Utf8.IsValid(text) ? JsonSerializer.Deserialize(text, SnsJson.Default.Envelope) : null;
+            if (envelope is null) return Verdict.Malformed;
         } catch (JsonException) { return Verdict.Malformed; }
         if (envelope.Type is not (Notification or SubscriptionConfirmation or UnsubscribeConfirmation)) return Verdict.UnknownType;
         if (envelope.Type != Notification && (envelope.Token is null || envelope.SubscribeURL is null)) return Verdict.Malformed;
         return Breaks(envelope.MessageId) || Breaks(envelope.Subject) || Breaks(envelope.SubscribeURL) || Breaks(envelope.Timestamp)
             || Breaks(envelope.Token) || Breaks(envelope.TopicArn) ? Verdict.ControlCharacter : null;
-
         static bool Breaks(string? text) => text.AsSpan().ContainsAnyInRange('\0', '\x1f') || text.AsSpan().Contains('\x7f');
     }
-
     /// <summary>What SNS signs; AWS also calls it the string to sign. Its fields follow from the exact Type: if they were
     /// whatever is present, a genuine Notification of anybody's topic could be re-cut into a confirmation under the same
     /// signature, for nothing here is escaped.</summary>
@@ -392,119 +376,92 @@ sealed record Envelope(string Type, string MessageId, string TopicArn, string Me
             + $"TopicArn\n{TopicArn}\nType\n{Type}\n";
 }
 
-/// <summary>Decides whether an envelope is genuine: the cheapest check first. Null when it is.</summary>
-sealed class SnsVerifier(SigningCertificates certificates, IOptions<ReceiverOptions> options) {
-    readonly FrozenDictionary<string, Topic> _topics = options.Value.Sns.TopicArns.Distinct()
-        .ToFrozenDictionary(arn => arn, arn => Topic.Parse(arn)!, StringComparer.Ordinal);
-
-    public async ValueTask<Verdict?> VerifyAsync(Envelope envelope, CancellationToken cancellation) {
-        if (!_topics.TryGetValue(envelope.TopicArn, out var topic)) return Verdict.UnknownTopic;
-        if (topic.CertificateName(envelope.SigningCertURL) is not { } name) return Verdict.UntrustedCertificateUrl;
-        int version = envelope.SignatureVersion switch { "1" => 1, "2" => 2, _ => 0 };
-        if (version == 0 || version < options.Value.Sns.MinimumSignatureVersion) return Verdict.UnsupportedVersion;
-        if (Iso8601.Read(envelope.Timestamp) is not { } at) return Verdict.Malformed;
-        return await certificates.FindAsync(topic.Host, name).WaitAsync(cancellation) is { } certificate
-            ? certificate.Verify(envelope, version, at) : Verdict.CertificateUnavailable;
-    }
-}
-
-/// <summary>The public key of a signing certificate, and when it was valid.</summary>
-sealed class SigningCertificate {
-    readonly RSAParameters? _key;
-    readonly DateTimeOffset _notBefore, _notAfter;
-    readonly ConcurrentBag<RSA> _idle = []; // an RSA object serves one thread at a time
-
-    SigningCertificate(X509Certificate2 certificate) {
-        using var rsa = certificate.GetRSAPublicKey();
-        if (rsa?.KeySize >= 2048) _key = rsa.ExportParameters(includePrivateParameters: false);
-        (_notBefore, _notAfter) = (certificate.NotBefore, certificate.NotAfter.AddSeconds(1));
-    }
-
+/// <summary>The public key of a signing certificate (null when it is none of RSA with 2048 bits), and when it was valid.</summary>
+sealed class SigningCertificate(RSAParameters? key, DateTimeOffset notBefore, DateTimeOffset notAfter) {
+    readonly ThreadLocal<RSA> _rsa = new(() => RSA.Create(key!.Value)); // an RSA object serves one thread at a time
     /// <summary>Null when the text is not exactly one certificate.</summary>
     public static SigningCertificate? Parse(string pem) {
         if (pem.Split("-----BEGIN CERTIFICATE-----").Length != 2) return null;
         try {
             using var certificate = X509Certificate2.CreateFromPem(pem);
-            return new SigningCertificate(certificate);
+            using var rsa = certificate.GetRSAPublicKey();
+            var (from, until) = (certificate.NotBefore, certificate.NotAfter.AddSeconds(1));
+            return new(rsa?.KeySize >= 2048 ? rsa.ExportParameters(includePrivateParameters: false) : null, from, until);
         } catch (CryptographicException) { return null; }
     }
-
-    /// <summary>Null when the signature fits. The certificate must have been valid at the message's Timestamp, not now: dead
-    /// letters come up to two weeks late.</summary>
+    /// <summary>Null when it fits. Valid at the message's Timestamp, not now: dead letters come up to two weeks late.</summary>
     public Verdict? Verify(Envelope envelope, int version, DateTimeOffset at) {
-        if (_key is not { } key || at < _notBefore || at >= _notAfter) return Verdict.UnusableCertificate;
+        if (key is null || at < notBefore || at >= notAfter) return Verdict.UnusableCertificate;
         Span<byte> signature = stackalloc byte[1024];
         if (!Convert.TryFromBase64String(envelope.Signature, signature, out int length)) return Verdict.BadSignature;
-        if (!_idle.TryTake(out var rsa)) rsa = RSA.Create(key);
         try {
-            var hash = version == 1 ? HashAlgorithmName.SHA1 : HashAlgorithmName.SHA256;
-            return rsa.VerifyData(Encoding.UTF8.GetBytes(envelope.CanonicalString()), signature[..length], hash, RSASignaturePadding.Pkcs1)
-                ? null : Verdict.BadSignature;
+            return _rsa.Value!.VerifyData(Encoding.UTF8.GetBytes(envelope.CanonicalString()), signature[..length],
+                version == 1 ? HashAlgorithmName.SHA1 : HashAlgorithmName.SHA256, RSASignaturePadding.Pkcs1) ? null : Verdict.BadSignature;
         } catch (CryptographicException) when (version == 1) {
             return Verdict.Sha1Forbidden; // OpenSSL under RHEL's policies: https://github.com/dotnet/runtime/issues/65874
-        } finally { _idle.Add(rsa); }
+        }
     }
 }
 
 /// <summary>Signing certificates: from memory, then Sns:CertificateDirectory, then SNS. One download a name, four at a
 /// time; a failure is remembered for 60 s; 16 names are kept.</summary>
-sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> options, TimeProvider clock, ILogger<SigningCertificates> log) {
+sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> options, TimeProvider clock, Log log) {
     readonly Lock _gate = new();
     readonly Dictionary<string, (Task<SigningCertificate?> Task, long Since)> _known = new(StringComparer.Ordinal);
-
-    string PathOf(string name) => Path.Combine(options.Value.Sns.CertificateDirectory, name);
-    static bool Failed(Task<SigningCertificate?> task) => task.IsCompleted && task.Result is null;
-
-    /// <summary>Null when it cannot be had now. <paramref name="name"/> is a checked file name.</summary>
-    public Task<SigningCertificate?> FindAsync(string host, string name) {
+    /// <summary>Null when it cannot be had now. The URL is checked, and ends in the file name.</summary>
+    public Task<SigningCertificate?> FindAsync(string url, string name) {
         lock (_gate) {
-            if (_known.TryGetValue(name, out var known)
-                && (!Failed(known.Task) || clock.GetElapsedTime(known.Since).TotalSeconds < 60)) return known.Task;
-            var task = ReadFile(name) is { } kept ? Task.FromResult<SigningCertificate?>(kept)
-                : _known.Values.Count(each => !each.Task.IsCompleted) < 4 ? Task.Run(() => DownloadAsync(host, name)) : null;
-            if (task is null) return Task.FromResult<SigningCertificate?>(null);
-            _known.Remove(name);
-            // Failures make room first: a stranger who makes names up must not push a good one out.
+            if (_known.TryGetValue(url, out var known) && (!Failed(known.Task) || clock.GetElapsedTime(known.Since).TotalSeconds < 60))
+                return known.Task;
+            var kept = ReadFile(name);
+            if (kept is null && _known.Values.Count(each => !each.Task.IsCompleted) == 4) return Task.FromResult(kept);
+            _known.Remove(url);
+            // The oldest failure makes room first: a stranger who makes names up must not push a good one out.
             if (_known.Count == 16)
-                _known.Remove(_known.Where(each => each.Value.Task.IsCompleted).OrderBy(each => !Failed(each.Value.Task))
-                    .ThenBy(each => each.Value.Since).First().Key);
-            _known[name] = (task, clock.GetTimestamp());
+                _known.Remove(_known.MinBy(each => (!each.Value.Task.IsCompleted, !Failed(each.Value.Task), each.Value.Since)).Key);
+            var task = kept is null ? Task.Run(() => DownloadAsync(url, name)) : Task.FromResult<SigningCertificate?>(kept);
+            _known[url] = (task, clock.GetTimestamp());
             return task;
         }
     }
 
+    string PathOf(string name) => Path.Combine(options.Value.CertificateDirectory, name);
+    static bool Failed(Task<SigningCertificate?> task) => task.IsCompleted && task.Result is null;
     SigningCertificate? ReadFile(string name) {
         try { return SigningCertificate.Parse(File.ReadAllText(PathOf(name))); }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return null; }
     }
 
-    async Task<SigningCertificate?> DownloadAsync(string host, string name) {
-        var (pem, why) = await sns.GetAsync($"https://{host}/{name}", seconds: 5);
-        var certificate = pem is null ? null : SigningCertificate.Parse(pem);
-        if (certificate is null) log.CertificateUnavailable(name, pem is null ? why : "not one certificate");
-        else try {
-            Directory.CreateDirectory(options.Value.Sns.CertificateDirectory);
+    async Task<SigningCertificate?> DownloadAsync(string url, string name) {
+        string? pem = await sns.GetAsync(url, seconds: 5, "Signing certificate " + name);
+        if (pem is null || SigningCertificate.Parse(pem) is not { } certificate) {
+            if (pem is not null) log.Unavailable("Signing certificate " + name, "not one certificate");
+            return null;
+        }
+        try {
+            Directory.CreateDirectory(options.Value.CertificateDirectory);
             File.WriteAllText(PathOf(name + ".part"), pem);
             File.Move(PathOf(name + ".part"), PathOf(name), overwrite: true);
-        } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { log.CertificateNotKept(name, e.GetType().Name); }
+        } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { log.NotKept(name, e.GetType().Name); }
         return certificate;
     }
 }
 
 /// <summary>Asks SNS: no redirects, so the host that was checked is the one that answers, and 64 KiB at most.</summary>
-sealed class SnsClient(HttpClient http, TimeProvider clock) {
-    public static HttpClient CreateHttp() => new(new SocketsHttpHandler { AllowAutoRedirect = false }) { MaxResponseContentBufferSize = 64 << 10 };
-
-    /// <summary>The body of a 200, or null and why there is none.</summary>
-    public async Task<(string? Body, string Why)> GetAsync(string url, int seconds) {
+sealed class SnsClient(HttpClient http, TimeProvider clock, Log log) {
+    public static HttpClient CreateHttp() =>
+        new(new SocketsHttpHandler { AllowAutoRedirect = false }) { MaxResponseContentBufferSize = 64 << 10 };
+    /// <summary>The body of a 200, or null and a line in the log.</summary>
+    public async Task<string?> GetAsync(string url, int seconds, string what) {
         try {
             using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(seconds), clock);
             using var response = await http.GetAsync(new Uri(url), patience.Token);
-            return response.StatusCode == HttpStatusCode.OK ? (await response.Content.ReadAsStringAsync(patience.Token), "")
-                : (null, "HTTP " + (int)response.StatusCode);
+            if (response.StatusCode == HttpStatusCode.OK) return await response.Content.ReadAsStringAsync(patience.Token);
+            log.Unavailable(what, "HTTP " + (int)response.StatusCode);
         } catch (Exception e) when (e is HttpRequestException or OperationCanceledException or InvalidOperationException) {
-            return (null, e.GetType().Name);
+            log.Unavailable(what, e.GetType().Name);
         }
+        return null;
     }
 }
 
@@ -553,29 +510,24 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
     }
 
     static SesEvent Read(Envelope envelope, string message) {
-        if (message.AsSpan().Trim() is "Successfully validated SNS topic for Amazon SES event publishing.")
-            return new([], Validates: true);
+        if (message.AsSpan().Trim() is "Successfully validated SNS topic for Amazon SES event publishing.") return None with { Validates = true };
         try {
             using var document = JsonDocument.Parse(message);
             var json = document.RootElement;
-            if ((json.Text("eventType") ?? json.Text("notificationType")) is not { } kind)
-                return new([], Unread: "no eventType or notificationType");
-            if (kind == "AmazonSnsSubscriptionSucceeded") return new([], Validates: true);
-            var feedback = Read(json, kind, envelope);
-            return feedback.Count > 0 ? new(feedback) : new([], Unread: "names no recipient");
-        } catch (JsonException) { return new([], Unread: "not JSON"); }
+            string? kind = json.Text("eventType") ?? json.Text("notificationType");
+            if (kind is null) return None with { Unread = "no eventType or notificationType" };
+            if (kind == "AmazonSnsSubscriptionSucceeded") return None with { Validates = true };
+            return Read(json, kind, envelope) is { Count: > 0 } feedback ? new(feedback) : None with { Unread = "names no recipient" };
+        } catch (JsonException) { return None with { Unread = "not JSON" }; }
     }
 
-    [GeneratedRegex(@"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})")]
-    private static partial Regex HalfEmoji();
-
     static List<Feedback> Read(JsonElement json, string kind, Envelope envelope) {
-        var (bodyName, recipientsName, typeName, subTypeName, detailName) = Members(kind);
-        JsonElement body = json.Member(bodyName), mail = json.Member("mail"), tags = mail.Member("tags");
-        var recipients = (recipientsName is null ? mail.Member("destination") : body.Member(recipientsName)).Elements();
+        var names = Members(kind);
+        JsonElement body = json.Member(names.Body), mail = json.Member("mail"), tags = mail.Member("tags");
+        var recipients = (names.Recipients is null ? mail.Member("destination") : body.Member(names.Recipients)).Elements();
         var at = Iso8601.Read(body.Text("timestamp")) ?? Iso8601.Read(mail.Text("timestamp")) ?? Iso8601.Read(envelope.Timestamp);
-        string? type = body.Text(typeName), subType = body.Text(subTypeName), detail = body.Text(detailName),
-            mailId = mail.Text("messageId"), subject = mail.Member("commonHeaders").Text("subject"), source = mail.Text("source"),
+        string? type = body.Text(names.Type), subType = body.Text(names.SubType), detail = body.Text(names.Detail), mailId = mail.Text("messageId"),
+            subject = mail.Member("commonHeaders").Text("subject"), source = mail.Text("source"), rawTags = tags.Raw(), rawMail = mail.Raw(),
             set = tags.Member("ses:configuration-set").Elements() is [var name, ..] ? name.AsText() : null;
         // The preferences of a contact list: https://docs.aws.amazon.com/ses/latest/dg/sending-email-list-management.html
         if (kind == Subscription) type = body.Member("newTopicPreferences").Member("unsubscribeAll").ValueKind switch {
@@ -584,11 +536,13 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
         var feedback = new List<Feedback>(recipients.Count);
         foreach (var recipient in recipients)
             if ((recipient.AsText() ?? recipient.Text("emailAddress")) is { } text && Address.Key(text) is { Length: > 0 } address)
-                feedback.Add(new(kind, address, text, at ?? default, type, subType, recipient.Text("status"),
-                    recipient.Text("diagnosticCode") ?? detail, recipients.Count > 1, mailId, subject, source, set, tags.Raw(), mail.Raw(),
-                    envelope.MessageId));
+                feedback.Add(new(kind, address, text, at ?? default, type, subType, recipient.Text("status"), recipient.Text("diagnosticCode") ?? detail,
+                    recipients.Count > 1, mailId, subject, source, set, rawTags, rawMail, envelope.MessageId));
         return feedback;
     }
+
+    [GeneratedRegex(@"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})")]
+    private static partial Regex HalfEmoji();
 }
 
 /// <summary>The one spelling of an address that is its key, and whether a text is an address at all.</summary>
@@ -601,6 +555,9 @@ static partial class Address {
             : "sha256:" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
     }
 
+    /// <summary>True, too, for the key of an address that was hashed.</summary>
+    public static bool IsAddress(string text) => Addresses().IsMatch(Spelling(text));
+
     static string Spelling(string text) {
         text = text.Trim().ToLowerInvariant();
         string bare = text.EndsWith('>') ? text[(text.TrimEnd('>').LastIndexOf('<') + 1)..] : text;
@@ -612,18 +569,13 @@ static partial class Address {
     static string Fold(string text) {
         text = Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text)).Normalize(); // half a surrogate pair becomes U+FFFD
         int domain = text.LastIndexOf('@') + 1;
-        try { return text[..domain] + new IdnMapping().GetAscii(text, domain).ToLowerInvariant(); }
-        catch (ArgumentException) { return text; }
+        try { return text[..domain] + new IdnMapping().GetAscii(text, domain).ToLowerInvariant(); } catch (ArgumentException) { return text; }
     }
 
-    /// <summary>Or the key of one that was hashed.</summary>
-    public static bool IsAddress(string text) => Spelling(text) is var address && (Hashes().IsMatch(address)
-        || (Addresses().IsMatch(address) && !address.Contains("..", StringComparison.Ordinal)));
-
     [GeneratedRegex(@"[\s.>]+\z")] private static partial Regex End();
-    [GeneratedRegex(@"\Asha256:[0-9a-f]{64}\z")] private static partial Regex Hashes();
-    [GeneratedRegex("""\A(?:[^\s\p{C}@<>(),;:\\"\[\]]+|"[^\p{C}"]+")@(?:[\p{L}\p{N}_][\p{L}\p{N}._-]*|\[(?:ipv6:)?[0-9a-f.:]+\])\z""")]
-    private static partial Regex Addresses();
+    [GeneratedRegex("""
+        \A(?!.*\.\.)(?:[^\s\p{C}@<>(),;:\\"\[\]]+|"[^\p{C}"]+")@(?:[\p{L}\p{N}_][\p{L}\p{N}._-]*|\[(?:ipv6:)?[0-9a-f.:]+\])\z|\Asha256:[0-9a-f]{64}\z
+        """)] private static partial Regex Addresses();
 }
 
 // ---- 6. Judgement -----------------------------------------------------------------------------------------------
@@ -641,7 +593,7 @@ static class Reason {
 sealed record SoftBounce(string Id, DateTimeOffset At, string? MailId, bool MaybeAutoReply);
 
 /// <summary>All that is known of an address: the suppression (Reason is null when there is none; Event is the id of its
-/// evidence), when it was last lifted, and what counts towards the soft bounce limit.</summary>
+/// evidence), when it was last lifted, what its owner wanted last, and what counts towards the soft bounce limit.</summary>
 sealed record Known(string? Reason = null, DateTimeOffset Since = default, string? Because = null, string? Event = null, string? Note = null,
     bool ByHand = false, DateTimeOffset LiftedAt = default, DateTimeOffset PreferenceAt = default, DateTimeOffset DeliveredAt = default,
     string[]? DeliveredMails = null, SoftBounce[]? SoftBounces = null, string? SoftBecause = null) {
@@ -669,8 +621,7 @@ static class Judgement {
         : known.Suppressed ? known with { ByHand = true, Note = manual.Note ?? known.Note }
         : known with { Reason = manual.Reason, Since = at, Note = manual.Note, ByHand = true };
 
-    /// <summary>Lifts every reason; the date stays, for evidence from before it. A lift that is known already changes
-    /// nothing.</summary>
+    /// <summary>Lifts every reason; the date stays, for evidence from before it. A lift that is known changes nothing.</summary>
     public static Known Lifted(DateTimeOffset at, Known known) => at <= known.LiftedAt ? known : new(LiftedAt: at,
         PreferenceAt: known.PreferenceAt, DeliveredAt: known.DeliveredAt, DeliveredMails: known.DeliveredMails);
 
@@ -680,8 +631,7 @@ static class Judgement {
         known = known with { PreferenceAt = feedback.At };
         if (feedback.Type != "subscribed") return Suppress(known, Reason.Unsubscribe, feedback);
         return known.Reason != Reason.Unsubscribe ? known : known with {
-            Reason = known.SoftBecause is not null ? Reason.SoftBounces : known.ByHand ? Reason.Manual : null,
-            Because = known.SoftBecause, Event = null,
+            Reason = known.SoftBecause is not null ? Reason.SoftBounces : known.ByHand ? Reason.Manual : null, Because = known.SoftBecause, Event = null,
         };
     }
 
@@ -699,43 +649,38 @@ static class Judgement {
         if (feedback.SubType is "MessageTooLarge" or "ContentRejected" or "AttachmentRejected" or "CustomTimeoutExceeded"
             || (maybeAutoReply && known.DeliveredMails?.Contains(feedback.MailId) == true) || feedback.At <= known.DeliveredAt
             || known.SoftBecause is not null || before.Any(bounce => bounce.Id == feedback.Id)) return known;
-        if (before.Length + 1 < limit)
-            return known with { SoftBounces = [.. before, new(feedback.Id, feedback.At, feedback.MailId, maybeAutoReply)] };
+        if (before.Length + 1 < limit) return known with { SoftBounces = [.. before, new(feedback.Id, feedback.At, feedback.MailId, maybeAutoReply)] };
         return Suppress(known with { SoftBounces = null, SoftBecause = Because(Reason.SoftBounces, feedback) }, Reason.SoftBounces, feedback);
     }
 
+    // Clears the soft bounces before it, and an auto-reply to it whenever that came. Sixteen mails are remembered.
     static Known Delivered(Feedback feedback, Known known) {
         string[] mails = known.DeliveredMails ?? [];
         if (feedback.MailId is { } mail && !mails.Contains(mail)) mails = [.. mails.TakeLast(15), mail];
-        SoftBounce[] bounces = [.. known.SoftBounces?.Where(bounce => bounce.At > feedback.At
-            && !(bounce.MaybeAutoReply && bounce.MailId == feedback.MailId)) ?? []];
+        SoftBounce[] bounces = [.. known.SoftBounces?.Where(bounce =>
+            bounce.At > feedback.At && !(bounce.MaybeAutoReply && bounce.MailId == feedback.MailId)) ?? []];
         return known with {
-            DeliveredAt = feedback.At > known.DeliveredAt ? feedback.At : known.DeliveredAt,
-            DeliveredMails = mails, SoftBounces = bounces.Length == 0 ? null : bounces,
+            DeliveredAt = feedback.At > known.DeliveredAt ? feedback.At : known.DeliveredAt, DeliveredMails = mails,
+            SoftBounces = bounces.Length == 0 ? null : bounces,
         };
     }
 
-    static bool SesRefuses(string? subType) => subType is "Suppressed" or "EmailValidationSuppressed"
-        || (subType is not null && subType.StartsWith("On", StringComparison.Ordinal) && subType.EndsWith("SuppressionList", StringComparison.Ordinal));
-
-    // As SES spelled it, for there case matters; a quote would end the argument.
-    static string Bare(string recipient) => (recipient.EndsWith('>') ? recipient[(recipient.LastIndexOf('<') + 1)..^1] : recipient)
-        .Trim().Replace("'", "'\\''", StringComparison.Ordinal);
-
     // A sentence that a support person can read out.
     static string Because(string reason, Feedback feedback) {
-        string mail = feedback.Subject is null ? "A mail" : $"A mail with the subject \"{feedback.Subject}\"";
+        string mail = feedback.Subject is null ? "A mail" : $"A mail with the subject \"{feedback.Subject}\"", subType = feedback.SubType ?? "";
         string day = feedback.At.UtcDateTime.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture);
         string said = feedback.Detail is null ? "." : $". The other side said: {feedback.Detail}";
-        return feedback switch {
-            { Kind: SesEvent.Complaint } => $"{mail} was reported as unwanted on {day} ({feedback.Type ?? "no type"})"
-                + (feedback.Possible ? ", possibly by this address." : "."),
-            _ when SesRefuses(feedback.SubType) =>
-                $"SES itself refused it on {day} ({feedback.SubType}), and will until it is taken off there: "
-                + $"aws sesv2 delete-suppressed-destination --email-address '{Bare(feedback.Recipient)}'",
-            { Kind: SesEvent.Subscription } => $"Unsubscribed from everything on {day}.",
-            _ when reason == Reason.SoftBounces => $"Mail failed time and again, last on {day} ({feedback.SubType}){said}",
-            _ => $"{mail} bounced for good on {day} ({feedback.SubType}){said}",
+        bool bySes = subType is "Suppressed" or "EmailValidationSuppressed" || (subType.StartsWith("On", StringComparison.Ordinal)
+            && subType.EndsWith("SuppressionList", StringComparison.Ordinal));
+        // As SES spelled it, for its list minds case; a quote would end the argument.
+        string listed = feedback.Recipient.Trim().TrimEnd('>').Split('<')[^1].Replace("'", "'\\''", StringComparison.Ordinal);
+        return feedback.Kind switch {
+            SesEvent.Complaint => $"{mail} was reported as unwanted on {day} ({feedback.Type ?? "no type"})" + (feedback.Possible ? ", possibly by this address." : "."),
+            _ when bySes => $"SES itself refused it on {day} ({subType}), and will until it is taken off there: "
+                + $"aws sesv2 delete-suppressed-destination --email-address '{listed}'",
+            SesEvent.Subscription => $"Unsubscribed from everything on {day}.",
+            _ when reason == Reason.SoftBounces => $"Mail failed time and again, last on {day} ({subType}){said}",
+            _ => $"{mail} bounced for good on {day} ({subType}){said}",
         };
     }
 }
@@ -748,13 +693,11 @@ static class Judgement {
 /// <summary>A change of state, as it stands in the journal: At is when we learned of it, and one of the others is set.</summary>
 sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [property: JsonPropertyName("message")] Envelope? Message = null,
     [property: JsonPropertyName("suppress")] ManualSuppression? Suppress = null, [property: JsonPropertyName("lift")] Lift? Lift = null) {
-    static readonly JsonWriterOptions AsSent = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, SkipValidation = true };
-
+    static readonly JsonWriterOptions AsSent = new() { Encoder = Receiver.Relaxed, SkipValidation = true };
     [JsonIgnore] public SesEvent Event { get; } = Message is null ? SesEvent.None : SesEvent.Read(Message);
     /// <summary>The addresses whose suppression this entry may change.</summary>
     [JsonIgnore] public IEnumerable<string> Addresses => Suppress is not null ? [Suppress.Address] : Lift is not null ? [Lift.Address]
         : Event.Feedback.Select(feedback => feedback.Address);
-
     /// <summary>The line, with its line feed.</summary>
     public ReadOnlyMemory<byte> ToLine() {
         var line = new ArrayBufferWriter<byte>(1024 + (Message?.Message.Length ?? 0) * 5 / 4);
@@ -762,7 +705,6 @@ sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [prope
         line.Write("\n"u8);
         return line.WrittenMemory;
     }
-
     /// <summary>Null when the line is none of ours.</summary>
     public static Entry? Read(ReadOnlySpan<byte> line) {
         try { return JsonSerializer.Deserialize(line, SnsJson.Default.Entry); } catch (JsonException) { return null; }
@@ -770,26 +712,25 @@ sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [prope
 }
 
 /// <summary>An address suppressed by hand.</summary>
-sealed record ManualSuppression([property: JsonPropertyName("address")] string Address, [property: JsonPropertyName("reason")] string Reason,
-    [property: JsonPropertyName("note")] string? Note = null);
-
+sealed record ManualSuppression([property: JsonPropertyName("address")] string Address,
+    [property: JsonPropertyName("reason")] string Reason, [property: JsonPropertyName("note")] string? Note = null);
 /// <summary>A suppression lifted by hand.</summary>
 sealed record Lift([property: JsonPropertyName("address")] string Address);
-
 /// <summary>Kept: on disk, and look-ups know. Busy: too much is waiting. Unwritable: not now.</summary>
 enum Commit { Kept, Busy, Unwritable }
 
 /// <summary>The journal's disk, and the seam at which tests make it fail.</summary>
 partial class Disk {
-    public virtual void Write(SafeFileHandle file, IReadOnlyList<ReadOnlyMemory<byte>> lines, long offset) => RandomAccess.Write(file, lines, offset);
+    public virtual void Write(SafeFileHandle file, IReadOnlyList<ReadOnlyMemory<byte>> lines, long offset) =>
+        RandomAccess.Write(file, lines, offset);
     public virtual void Flush(SafeFileHandle file) => RandomAccess.FlushToDisk(file);
     /// <summary>After a failed flush nobody knows what is on disk, so nothing may be acknowledged on that file again.</summary>
     public virtual void Die(Exception reason) => Environment.FailFast("FeedbackReceiver: the journal could not be flushed", reason);
-
     /// <summary>Opens or creates a file, and its folder, for its owner only. The name, too, survives a power cut.</summary>
     public static FileStream Open(string path, FileShare share) {
         const UnixFileMode owner = UnixFileMode.UserRead | UnixFileMode.UserWrite;
-        string folder = Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(path))!, owner | UnixFileMode.UserExecute).FullName;
+        string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
+        Directory.CreateDirectory(folder, owner | UnixFileMode.UserExecute);
         var file = new FileStream(path, new FileStreamOptions {
             Mode = FileMode.OpenOrCreate, Access = FileAccess.ReadWrite, Share = share, BufferSize = 0, UnixCreateMode = owner,
         });
@@ -803,23 +744,23 @@ partial class Disk {
     [LibraryImport("libc")] private static partial int close(int file);
 }
 
-/// <summary>The append-only journal. One writer thread commits in groups: whatever waits is written at once, flushed once,
-/// and only then answered.</summary>
+/// <summary>Append-only. One writer thread takes whatever waits, writes it at once, flushes once, and only then answers.</summary>
 sealed class Journal : IDisposable {
-    sealed record Pending(Entry? Entry, ReadOnlyMemory<byte> Line) {
-        public TaskCompletionSource<Commit> Answer { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    sealed class Pending(Entry? entry, ReadOnlyMemory<byte> line)
+        : TaskCompletionSource<Commit>(TaskCreationOptions.RunContinuationsAsynchronously) {
+        public readonly Entry? Entry = entry; // null: a blank line, to try the disk
+        public readonly ReadOnlyMemory<byte> Line = line;
     }
 
-    const long SegmentBytes = 64 << 20, MaxWaiting = 10_000;
+    const int SegmentBytes = 64 << 20, MaxWaiting = 10_000;
     readonly Disk _disk;
-    readonly ILogger _log;
+    readonly Log _log;
     readonly FileStream _lock;
     readonly Thread _writer;
-    readonly object _queue = new();
-    List<Pending> _waiting = [], _spare = [];
+    readonly Channel<Pending> _queue = Channel.CreateBounded<Pending>(
+        new BoundedChannelOptions(MaxWaiting) { SingleReader = true, AllowSynchronousContinuations = true });
     FileStream _segment;
     long _end;
-    bool _closing;
     volatile bool _writable = true, _dead;
 
     public string Folder { get; }
@@ -831,20 +772,21 @@ sealed class Journal : IDisposable {
     public long End { get { lock (Gate) return _end; } }
     /// <summary>Entries kept since the start.</summary>
     public long Kept { get; private set; }
-
     /// <exception cref="Refusal">Another process holds the folder, or it cannot be used.</exception>
-    public Journal(Disk disk, IOptions<ReceiverOptions> options, ILogger<Journal> log) {
-        (_disk, _log, Folder) = (disk, log, options.Value.Journal.Directory);
+    public Journal(Disk disk, IOptions<ReceiverOptions> options, Log log) {
+        (_disk, _log, Folder) = (disk, log, options.Value.JournalDirectory);
         string holder = Path.Combine(Folder, "holder");
         try {
             _lock = Disk.Open(Path.Combine(Folder, "lock"), FileShare.None);
             File.WriteAllText(holder, Environment.ProcessId.ToString(CultureInfo.InvariantCulture));
             int last = Segments(Folder).DefaultIfEmpty(1).Max();
             _segment = Disk.Open(PathOf(Folder, last), FileShare.ReadWrite);
-            _end = CutTornTail((long)last << 32);
-        } catch (IOException e) when (_lock is null && (e.HResult & 0xFFFF) is 11 or 32 or 35 && File.Exists(holder)) { // EAGAIN and its like
+            CutTornTail((long)last << 32);
+        } catch (IOException e) when (_lock is null && (e.HResult & 0xFFFF) is 11 or 35 && File.Exists(holder)) { // EAGAIN: locked
             throw new Refusal($"process {File.ReadAllText(holder)} holds the journal in {Folder}: one receiver a folder");
-        } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new Refusal("Journal:Directory: " + e.Message); }
+        } catch (Exception e) when (e is IOException or UnauthorizedAccessException) {
+            throw new Refusal("Journal:Directory: " + e.Message);
+        }
         _writer = new Thread(WriteUntilClosed) { Name = "journal", IsBackground = true };
         _writer.Start();
     }
@@ -852,154 +794,110 @@ sealed class Journal : IDisposable {
     public static string PathOf(string folder, int segment) => Path.Combine(folder, $"{segment:00000000}.ndjson");
     public static IEnumerable<int> Segments(string folder) => Directory.EnumerateFiles(folder, "*.ndjson")
         .Select(path => int.TryParse(Path.GetFileNameWithoutExtension(path), out int number) ? number : 0).Where(number => number > 0);
-
     // A crash can leave half a line, or a block of zeros, that nobody was told was kept: back to the last line that is whole.
-    long CutTornTail(long start) {
-        long sound = start, end = start + _segment.Length;
-        using var reader = new JournalReader(Folder, start);
+    void CutTornTail(long start) {
+        long sound = start, read = start, end = _end = start + _segment.Length;
         bool whole = true;
-        while (reader.TryRead(end, out var line))
-            if (whole = line.StartsWith("{\"at\":"u8) && line[^1] == '}') sound = reader.Position;
-        if (whole) sound = reader.Position; // blank lines at the end are IsWritableAsync's, and the follower may be past them
-        if (sound == end) return end;
+        foreach (var (line, next) in ReadFrom(start)) {
+            if (next == read) break;
+            read = next;
+            whole = line.IsEmpty ? whole : line.Span.StartsWith("{\"at\":"u8) && line.Span[^1] == '}'; // blank: IsWritableAsync's
+            if (whole) sound = next;
+        }
+        if (sound == end) return;
         // A first line that was torn begins as a line does, or with zeros; anything else is not ours to cut.
-        Span<byte> first = stackalloc byte[1];
-        bool torn = sound > start || (RandomAccess.Read(_segment.SafeFileHandle, first, 0) == 1 && first[0] is (byte)'{' or (byte)' ' or 0);
-        if (!torn || end - sound > SegmentBytes / 2) throw new Refusal(_segment.Name + " is no journal: restore it, or move it away");
+        Span<byte> first = [0];
+        RandomAccess.Read(_segment.SafeFileHandle, first, 0);
+        if ((sound == start && first[0] is not ((byte)'{' or (byte)' ' or 0)) || end - sound > SegmentBytes / 2)
+            throw new Refusal(_segment.Name + " is no journal: restore it, or move it away");
         RandomAccess.SetLength(_segment.SafeFileHandle, sound - start);
         RandomAccess.FlushToDisk(_segment.SafeFileHandle);
         _log.TornTail(end - sound);
-        return sound;
+        _end = sound;
     }
-
     /// <summary>Completes once the entry is on disk and look-ups know of it, or tells why not.</summary>
     public Task<Commit> AppendAsync(Entry entry) => Enqueue(new Pending(entry, entry.ToLine()));
-
     /// <summary>Whether entries can be kept now. After a failure this tries, with a blank line of 4 KiB.</summary>
     public async Task<bool> IsWritableAsync() =>
         _writable || await Enqueue(new Pending(null, Encoding.ASCII.GetBytes("\n".PadLeft(4096)))) == Commit.Kept;
 
-    Task<Commit> Enqueue(Pending pending) {
-        lock (_queue) {
-            if (_closing || _dead) return Task.FromResult(Commit.Unwritable);
-            if (_waiting.Count >= MaxWaiting) return Task.FromResult(Commit.Busy);
-            _waiting.Add(pending);
-            Monitor.Pulse(_queue);
-        }
-        return pending.Answer.Task;
-    }
+    Task<Commit> Enqueue(Pending pending) => !_dead && _queue.Writer.TryWrite(pending) ? pending.Task
+        : Task.FromResult(_queue.Reader.Count < MaxWaiting ? Commit.Unwritable : Commit.Busy);
 
     void WriteUntilClosed() {
-        while (true) {
-            List<Pending> batch;
-            lock (_queue) {
-                while (_waiting.Count == 0 && !_closing) Monitor.Wait(_queue);
-                if (_waiting.Count == 0) return;
-                (batch, _waiting) = (_waiting, _spare);
-            }
+        var batch = new List<Pending>();
+        while (_queue.Reader.WaitToReadAsync().AsTask().GetAwaiter().GetResult()) {
+            while (batch.Count < MaxWaiting && _queue.Reader.TryRead(out var next)) batch.Add(next);
             var commit = _dead ? Commit.Unwritable : Keep(batch);
-            foreach (var pending in batch) pending.Answer.SetResult(commit);
+            foreach (var pending in batch) pending.SetResult(commit);
             batch.Clear();
-            _spare = batch;
         }
     }
 
     Commit Keep(List<Pending> batch) {
         try {
-            if ((uint)_end >= SegmentBytes) Roll();
-            _disk.Write(_segment.SafeFileHandle, batch.ConvertAll(pending => pending.Line), (uint)_end);
-        } catch (IOException e) { return Undo(e); }
-        try { _disk.Flush(_segment.SafeFileHandle); } catch (Exception e) { return Die(e); }
-        lock (Gate) {
+            try {
+                if ((uint)_end >= SegmentBytes) Roll();
+                _disk.Write(_segment.SafeFileHandle, batch.ConvertAll(pending => pending.Line), (uint)_end);
+            } catch (IOException full) {
+                // Takes the half-written batch back, so that the next try begins on a clean line.
+                RandomAccess.SetLength(_segment.SafeFileHandle, (uint)_end);
+                if (_writable) _log.Unwritable(full.HResult);
+                _writable = false;
+                return Commit.Unwritable;
+            }
+            _disk.Flush(_segment.SafeFileHandle);
+        } catch (Exception reason) {
+            (_dead, _writable) = (true, false);
+            _disk.Die(reason);
+            return Commit.Unwritable;
+        }
+        lock (Gate)
             foreach (var pending in batch) {
-                _end += pending.Line.Length;
+                (_end, Kept) = (_end + pending.Line.Length, Kept + 1);
                 if (pending.Entry is not null) OnKept?.Invoke(pending.Entry);
             }
-            Kept += batch.Count;
-        }
         _writable = true;
         return Commit.Kept;
     }
 
     void Roll() {
         int next = (int)(_end >> 32) + 1;
-        var segment = Disk.Open(PathOf(Folder, next), FileShare.ReadWrite);
-        _segment.Dispose();
-        _segment = segment;
+        var full = _segment;
+        _segment = Disk.Open(PathOf(Folder, next), FileShare.ReadWrite);
+        full.Dispose();
         lock (Gate) _end = (long)next << 32;
     }
-
-    // The disk is full: take the half-written batch back, so that the next try begins on a clean line.
-    Commit Undo(IOException reason) {
-        if (_writable) _log.Unwritable(reason.HResult);
-        _writable = false;
-        try { RandomAccess.SetLength(_segment.SafeFileHandle, (uint)_end); } catch (IOException e) { return Die(e); }
-        return Commit.Unwritable;
+    /// <summary>The lines from a position on, for ever, each with the position after it. Empty stands for a blank line, and for
+    /// none yet: then the position is as before. A line is good until the next.</summary>
+    public IEnumerable<(ReadOnlyMemory<byte> Line, long Next)> ReadFrom(long position) {
+        byte[] buffer = new byte[256 << 10];
+        for (int segment = 0; ; position = (segment + 1L) << 32) {
+            segment = Segments(Folder).Where(number => number >= position >> 32).Min();
+            position = Math.Max(position, (long)segment << 32);
+            using var file = File.OpenHandle(PathOf(Folder, segment), share: FileShare.ReadWrite);
+            for (int filled = 0, from = 0; ; (filled, from) = (filled - from, 0)) {
+                if (filled == buffer.Length) Array.Resize(ref buffer, filled * 2);
+                long end = End, at = (uint)position + filled, limit = segment < end >> 32 ? RandomAccess.GetLength(file) : (uint)end;
+                int read = RandomAccess.Read(file, buffer.AsSpan(filled, (int)Math.Clamp(limit - at, 0, buffer.Length - filled)), at);
+                if (read == 0 && segment < end >> 32) break;
+                if (read == 0) yield return (default, position);
+                filled += read;
+                for (int length; (length = buffer.AsSpan(from..filled).IndexOf((byte)'\n')) >= 0; from += length + 1) {
+                    var line = buffer.AsMemory(from, length);
+                    yield return (line.Span.ContainsAnyExcept((byte)' ') ? line : default, position += length + 1);
+                }
+                buffer.AsSpan(from..filled).CopyTo(buffer);
+            }
+        }
     }
-
-    Commit Die(Exception reason) {
-        (_dead, _writable) = (true, false);
-        _disk.Die(reason);
-        return Commit.Unwritable;
-    }
-
     /// <summary>Answers what waits, then lets go of the folder.</summary>
     public void Dispose() {
-        lock (_queue) {
-            _closing = true;
-            Monitor.Pulse(_queue);
-        }
+        _queue.Writer.TryComplete();
         _writer.Join();
         _segment.Dispose();
         _lock.Dispose();
     }
-}
-
-/// <summary>Reads the journal from a position, and never past the end that it is given.</summary>
-sealed class JournalReader(string folder, long start) : IDisposable {
-    byte[] _buffer = new byte[256 << 10];
-    int _from, _to;
-    SafeFileHandle? _segment;
-
-    /// <summary>Of the line that is read next.</summary>
-    public long Position { get; private set; } = start;
-
-    /// <summary>The next line that is not blank, without its line feed; good until the next call.</summary>
-    public bool TryRead(long end, out ReadOnlySpan<byte> line) {
-        while (true) {
-            line = _buffer.AsSpan(_from.._to);
-            if (line.IndexOf((byte)'\n') is >= 0 and var length) {
-                line = line[..length];
-                _from += length + 1;
-                Position += length + 1;
-                if (line.ContainsAnyExcept((byte)' ')) return true;
-            } else if (Position >= end || !(Fill(end) || NextSegment(end))) return false;
-        }
-    }
-
-    bool Fill(long end) {
-        int number = (int)(Position >> 32);
-        string path = Journal.PathOf(folder, number);
-        if (_segment is null && !File.Exists(path)) return false;
-        _segment ??= File.OpenHandle(path, share: FileShare.ReadWrite);
-        _buffer.AsSpan(_from.._to).CopyTo(_buffer);
-        (_from, _to) = (0, _to - _from);
-        if (_to == _buffer.Length) Array.Resize(ref _buffer, _buffer.Length * 2);
-        long offset = (uint)Position + _to, limit = number == end >> 32 ? (uint)end : RandomAccess.GetLength(_segment);
-        int read = RandomAccess.Read(_segment, _buffer.AsSpan(_to, (int)Math.Clamp(limit - offset, 0, _buffer.Length - _to)), offset);
-        _to += read;
-        return read > 0;
-    }
-
-    bool NextSegment(long end) {
-        int next = Journal.Segments(folder).Where(number => number > Position >> 32).DefaultIfEmpty(int.MaxValue).Min();
-        if (next > end >> 32) return false;
-        _segment?.Dispose();
-        (_segment, _from, _to, Position) = (null, 0, 0, (long)next << 32);
-        return true;
-    }
-
-    public void Dispose() => _segment?.Dispose();
 }
 
 // ---- 8. Store ---------------------------------------------------------------------------------------------------
@@ -1016,20 +914,18 @@ interface IFeedbackStore {
     Task<bool> IsWritableAsync();
 }
 
-sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, TimeProvider clock, ILogger<LiteDbStore> log)
+sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, TimeProvider clock, Log log)
     : IFeedbackStore, IHostedService {
     const int Batch = 256, CheckpointBytes = 16 << 20, BusyPerSecond = 2000;
     readonly ConcurrentDictionary<string, Known> _known = new(StringComparer.Ordinal);
-    readonly FeedbackFile _file = new(options.Value.ConnectionStrings.Feedback.Split('=', ';')[1], clock, log);
+    readonly FeedbackFile _file = new(options.Value.Feedback.Split('=', ';')[1], clock, log);
     readonly AutoResetEvent _wake = new(false);
     readonly ManualResetEventSlim _stop = new();
     readonly TaskCompletionSource _loaded = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    readonly Dictionary<long, int> _failures = []; // how often LiteDB failed at a position
     Thread? _follower;
-    (long At, int Times) _trouble;
-    long _told, _damagedAt = -1, _skip = -1;
-
-    /// <summary>Begins to follow. Waits for the suppressions, but after two seconds lets messages in: look-ups say 503 until
-    /// all is read.</summary>
+    long _told;
+    /// <summary>Begins to follow. After two seconds messages are let in, though look-ups say 503 until all is read.</summary>
     /// <exception cref="Refusal">feedback.db knows of more than the journal holds.</exception>
     public async Task StartAsync(CancellationToken cancellationToken) {
         _file.Open();
@@ -1051,7 +947,6 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
         _follower?.Join();
         return Task.CompletedTask;
     }
-
     /// <summary>Builds the file again from the journal, by today's settings.</summary>
     public async Task RebuildAsync() {
         _file.MoveAside("rebuild");
@@ -1063,18 +958,11 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
 
     public Task<Commit> CommitAsync(Entry entry) => journal.AppendAsync(entry);
     public Task<bool> IsWritableAsync() => journal.IsWritableAsync();
-
-    public async Task<string?> HistoryAsync(string address) {
-        string? json = _file.History(address, complete: await CaughtUpAsync());
-        if (_file.Damaged) _wake.Set();
-        return json;
-    }
-
+    public async Task<string?> HistoryAsync(string address) => _file.History(address, complete: await CaughtUpAsync());
     public ValueTask<Known?> FindAsync(string address) {
         bool loaded = _loaded.Task.IsCompleted; // asked first: a miss counts only if everything was there before it
         return new(_known.TryGetValue(address, out var known) && (loaded || known.Suppressed) ? known : loaded ? Known.Nothing : null);
     }
-
     // Whether LiteDB has, within two seconds, all that is in the journal now.
     async Task<bool> CaughtUpAsync() {
         long target = journal.End;
@@ -1085,7 +973,7 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
 
     void Apply(Entry entry) {
         foreach (var feedback in entry.Event.Feedback)
-            Update(feedback.Address, known => Judgement.Of(feedback, known, options.Value.Suppression.SoftBounceLimit));
+            Update(feedback.Address, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
         if (entry.Suppress is { } manual) Update(manual.Address, known => Judgement.Of(manual, entry.At, known));
         if (entry.Lift is { } lift) Update(lift.Address, known => Judgement.Lifted(entry.At, known));
     }
@@ -1101,105 +989,99 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
                 if (!_loaded.Task.IsCompleted) Load();
                 CopyUntilStopped();
             } catch (Exception e) { Recover(e); }
-        _file.Close();
+        try { _file.Close(); } catch (Exception e) { log.FollowerFailed(e.GetType().Name, e.Message); }
     }
-
     // What LiteDB holds, then the entries after it: many times faster than LiteDB can take them.
     void Load() {
         foreach (var (address, known) in _file.Suppressions()) _known[address] = known;
-        using var reader = new JournalReader(journal.Folder, _file.Applied);
-        while (!_loaded.Task.IsCompleted && !_stop.IsSet) {
-            for (long end = journal.End; !_stop.IsSet && reader.TryRead(end, out var line); Tell("reading the journal", reader.Position, end))
-                if (Entry.Read(line) is { } entry) Apply(entry);
-            lock (journal.Gate) if (reader.Position >= journal.End) _loaded.SetResult();
+        foreach (var (line, next) in journal.ReadFrom(_file.Applied)) {
+            Tell("reading the journal", next);
+            if (!line.IsEmpty && Entry.Read(line.Span) is { } entry) Apply(entry);
+            lock (journal.Gate) if (next == journal.End) _loaded.SetResult();
+            if (_loaded.Task.IsCompleted || _stop.IsSet) return;
         }
     }
 
     void CopyUntilStopped() {
-        using var reader = new JournalReader(journal.Folder, _file.Applied);
-        var entries = new List<(long At, Entry? Entry)>();
-        while (!_stop.IsSet) {
-            if (_file.Damaged) throw new InvalidOperationException("a page of the file makes no sense");
-            var (started, kept, end) = (clock.GetTimestamp(), journal.Kept, journal.End);
-            entries.Clear();
-            for (long at = reader.Position; entries.Count < (_trouble.Times > 0 ? 1 : Batch) && reader.TryRead(end, out var line); at = reader.Position)
-                entries.Add((at, at == _skip ? null : Entry.Read(line)));
-            if (entries.Count == 0 && !_wake.WaitOne(TimeSpan.FromSeconds(5))) _file.Checkpoint(1);
-            if (entries.Count == 0) continue;
-            _file.Write(entries, reader.Position, _known);
+        var batch = new List<(long At, Entry? Entry)>();
+        long at = _file.Applied, started = 0, kept = 0;
+        foreach (var (line, next) in journal.ReadFrom(at)) {
+            if (_stop.IsSet) return;
+            if (batch.Count == 0) (started, kept) = (clock.GetTimestamp(), journal.Kept);
+            if (!line.IsEmpty) batch.Add((at, _failures.GetValueOrDefault(at) > 2 ? null : Entry.Read(line.Span)));
+            at = next;
+            bool careful = _failures.Keys.Any(failed => at > failed && at <= failed + (1 << 20)); // one by one where a batch failed
+            if (batch.Count < (careful ? 1 : Batch) && at < journal.End) continue;
+            if (at == _file.Applied) {
+                if (!_wake.WaitOne(TimeSpan.FromSeconds(5))) _file.Checkpoint(1);
+                continue;
+            }
+            _file.Write(batch, at, _known);
             _file.Checkpoint(CheckpointBytes);
-            if (reader.Position > _trouble.At) _trouble = default;
-            Tell("copying the journal", reader.Position, end);
+            batch.Clear();
+            Tell("copying the journal", at);
             // While acknowledgements are busy, LiteDB gets a tenth of a core, not half the machine.
             double took = clock.GetElapsedTime(started).TotalMilliseconds;
             if ((journal.Kept - kept) * 1000 > BusyPerSecond * took) _stop.Wait((int)Math.Min(500, took * 9));
         }
     }
-
-    void Tell(string what, long now, long end) {
-        if (now >= end || clock.GetElapsedTime(_told).TotalSeconds < 5) return;
+    void Tell(string what, long at) {
+        if (clock.GetElapsedTime(_told).TotalSeconds < 5 || journal.End is var end && at >= end) return;
         _told = clock.GetTimestamp();
-        log.Working(what, now >> 32, (uint)now >> 20, end >> 32, (uint)end >> 20);
+        log.Working(what, at >> 32, end >> 32, (uint)at >> 20);
     }
 
     // A full disk mends itself: wait. Else open again and go on one by one. If the same entry fails again, the file is at fault
     // and is built anew; if it fails there too, it is set down as unread.
     void Recover(Exception reason) {
         log.FollowerFailed(reason.GetType().Name, reason.Message);
-        _file.Abandon();
         bool waits = reason is IOException or UnauthorizedAccessException;
-        if (_file.Damaged) _file.MoveAside("damaged");
-        else _trouble = (_file.Applied, waits ? 1 : _trouble.At == _file.Applied ? _trouble.Times + 1 : 1);
-        if (_trouble.Times > 1 && _damagedAt == _trouble.At) _skip = _trouble.At;
-        else if (_trouble.Times > 1) {
-            _damagedAt = _trouble.At;
-            _file.MoveAside("damaged");
+        try {
+            bool wasOpen = _file.Abandon();
+            if (!waits && wasOpen && ++CollectionsMarshal.GetValueRefOrAddDefault(_failures, _file.Applied, out _) == 2) _file.MoveAside("damaged");
+            _file.Open();
+        } catch (Exception e) {
+            log.FollowerFailed(e.GetType().Name, e.Message);
+            waits = true;
         }
         _stop.Wait(waits ? 5000 : 100);
-        try { _file.Open(); } catch (Exception e) { log.FollowerFailed(e.GetType().Name, e.Message); }
     }
 }
 
 /// <summary>feedback.db: LiteDB as <see cref="LiteDbStore"/> needs it, one caller at a time, since 5.0.20 breaks under concurrent
 /// readers. Times are Int64 milliseconds UTC; `mail`, `tags` and `known` are JSON text.</summary>
-sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) {
+sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     const int Schema = 1;
     static readonly string[] WithEmail = ["email_bounces", "email_complaints", "email_events"];
-    static readonly JsonSerializerOptions Readable = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    static readonly JsonSerializerOptions Readable = new() { Encoder = Receiver.Relaxed };
     readonly Lock _gate = new();
-    readonly string _logPath = System.IO.Path.ChangeExtension(path, null) + "-log" + System.IO.Path.GetExtension(path), _mark = path + ".open";
+    readonly string _mark = path + ".open",
+        _logPath = System.IO.Path.ChangeExtension(path, null) + "-log" + System.IO.Path.GetExtension(path);
     LiteDatabase? _database;
     FileStream? _data, _pages;
+    string? _boot;
     long _applied;
-    bool _marked;
 
-    /// <summary>A read met a page that makes no sense: the follower builds the file anew.</summary>
-    public bool Damaged { get; private set; }
     public string Path => path;
     /// <summary>The journal's position up to which it stands in the file.</summary>
     public long Applied { get { lock (_gate) return _applied; } }
-
-    /// <summary>Opens or creates the file; what cannot be trusted is moved aside first, never deleted. Nothing of it is flushed
-    /// before a clean stop, so after a power cut (another boot, and no clean stop) its pages are anybody's guess.</summary>
+    LiteDatabase Database => _database ?? throw new InvalidOperationException(path + " is not open");
+    /// <summary>Opens or creates the file; what cannot be trusted is moved aside first, never deleted.</summary>
     public void Open() {
-        lock (_gate) {
-            bool suspected = File.Exists(_mark) && File.ReadAllText(_mark) != BootId();
-            try {
-                OpenDatabase();
-                if (!suspected) return;
-                Abandon();
-                MoveAside("power cut");
-            } catch (Exception e) when (e is not (IOException or UnauthorizedAccessException)) {
+        lock (_gate)
+            try { OpenDatabase(); } catch (Exception e) when (e is not (IOException or UnauthorizedAccessException)) {
                 Abandon();
                 MoveAside(e.Message);
+                OpenDatabase();
             }
-            OpenDatabase();
-        }
     }
 
     void OpenDatabase() {
         if (!File.Exists(path) && File.Exists(_logPath)) MoveAside("log without file");
         (_data, _pages) = (Disk.Open(path, FileShare.None), Disk.Open(_logPath, FileShare.None));
+        // Nothing of it is flushed before a clean stop, so after a power cut (another boot) its pages are anybody's guess.
+        _boot = File.Exists("/proc/sys/kernel/random/boot_id") ? File.ReadAllText("/proc/sys/kernel/random/boot_id") : "";
+        if (File.Exists(_mark) && File.ReadAllText(_mark) != _boot) throw new LiteException(0, "power cut");
         // Streams of our own: LiteDB then does not flush page by page on the disk that the journal needs.
         _database = new LiteDatabase(new LiteEngine(new EngineSettings {
             DataStream = _data, LogStream = _pages, TempStream = new MemoryStream(), Collation = Collation.Binary,
@@ -1208,36 +1090,25 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
         var meta = _database.GetCollection("meta").FindById("journal");
         if (meta is not null && meta["schema"] != Schema) throw new LiteException(0, "written by another version");
         _applied = meta is null ? 0 : meta["position"].AsInt64;
-        _marked = false;
-        if (meta is null) Mark();
     }
-
-    // Before the first write, not before: a start on a full disk must still answer look-ups.
-    void Mark() {
-        if (!_marked) File.WriteAllText(_mark, BootId());
-        _marked = true;
-    }
-
-    static string BootId() => File.Exists("/proc/sys/kernel/random/boot_id") ? File.ReadAllText("/proc/sys/kernel/random/boot_id") : "";
-
     /// <summary>Renames the file, so that the journal builds it anew.</summary>
     public void MoveAside(string why) {
-        string suffix = clock.GetUtcNow().ToString("'.'yyyyMMdd'T'HHmmssfff'.aside'", CultureInfo.InvariantCulture);
-        foreach (string each in (string[])[path, _logPath]) if (File.Exists(each)) File.Move(each, each + suffix, overwrite: true);
-        Damaged = false;
+        string suffix = $".{clock.GetUtcNow():yyyyMMdd'T'HHmmss}.{Guid.NewGuid():N}.aside";
+        foreach (string each in (string[])[path, _logPath]) if (File.Exists(each)) File.Move(each, each + suffix);
+        File.Delete(_mark);
         log.MovedAside(path, why);
     }
-
-    /// <summary>Lets go of the file as it is.</summary>
-    public void Abandon() {
+    /// <summary>Lets go of the file as it is. Tells whether it was open.</summary>
+    public bool Abandon() {
         lock (_gate) {
+            bool wasOpen = _database is not null;
             try { _database?.Dispose(); } catch (Exception e) { log.FollowerFailed(e.GetType().Name, e.Message); }
-            _database = null;
             _data?.Dispose();
             _pages?.Dispose();
+            (_database, _data, _pages) = (null, null, null);
+            return wasOpen;
         }
     }
-
     /// <summary>A clean stop: everything in the file and on disk, then the mark goes.</summary>
     public void Close() {
         lock (_gate) {
@@ -1249,39 +1120,32 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
             File.Delete(_mark);
         }
     }
-
     /// <summary>Moves LiteDB's log into the file once it has so many bytes.</summary>
-    public void Checkpoint(long bytes) {
-        lock (_gate) {
-            var database = _database ?? throw new IOException(path + " is not open");
-            if (_pages!.Length >= bytes) database.Checkpoint();
-        }
-    }
-
-    /// <summary>Writes what a run of entries adds, and the position after it, in one transaction. What is there already stays
-    /// as it is and is not counted again.</summary>
+    public void Checkpoint(long bytes) { lock (_gate) if (Database is var database && _pages!.Length >= bytes) database.Checkpoint(); }
+    /// <summary>Writes what a run of entries adds, and the position after it, in one transaction. Nothing is counted twice.</summary>
     /// <exception cref="LiteException">Nothing was written.</exception>
     public void Write(List<(long At, Entry? Entry)> entries, long end, ConcurrentDictionary<string, Known> known) {
         lock (_gate) {
-            var database = _database ?? throw new IOException(path + " is not open");
-            Mark();
-            if (!database.BeginTrans()) throw new LiteException(0, "a transaction is open already");
+            if (_boot is not null) File.WriteAllText(_mark, _boot); // before the first write, and not at a start on a full disk
+            _boot = null;
+            if (!Database.BeginTrans()) throw new LiteException(0, "a transaction is open already");
             var counts = new Dictionary<string, long>(StringComparer.Ordinal);
-            foreach (var feedback in entries.SelectMany(each => each.Entry?.Event.Feedback ?? [])) Insert(database, feedback, counts);
-            foreach (var (counter, added) in counts) Change(database, "daily", counter, day => day["n"] = day["n"].AsInt64 + added);
+            foreach (var feedback in entries.SelectMany(each => each.Entry?.Event.Feedback ?? [])) Insert(feedback, counts);
+            foreach (var (counter, added) in counts) Change("daily", counter, day => day["n"] = day["n"].AsInt64 + added);
             foreach (string address in entries.SelectMany(each => each.Entry?.Addresses ?? []).Distinct())
-                if (known.TryGetValue(address, out var now)) Change(database, "suppressions", address, document => (document["reason"],
-                    document["since"], document["known"]) = (now.Reason, now.Since.ToUnixTimeMilliseconds(), JsonSerializer.Serialize(now, SnsJson.Default.Known)));
-            foreach (var (at, entry) in entries) WriteOthers(database, at, entry);
-            Change(database, "meta", "journal", meta => (meta["schema"], meta["position"]) = (Schema, end));
-            if (!database.Commit()) throw new LiteException(0, "the transaction was lost");
+                if (known.TryGetValue(address, out var now)) Change("suppressions", address, stored =>
+                    (stored["reason"], stored["since"], stored["known"]) = (now.Reason, now.Since.ToUnixTimeMilliseconds(),
+                        JsonSerializer.Serialize(now, SnsJson.Default.Known)));
+            foreach (var (at, entry) in entries) WriteOthers(at, entry);
+            Change("meta", "journal", meta => (meta["schema"], meta["position"]) = (Schema, end));
+            if (!Database.Commit()) throw new LiteException(0, "the transaction was lost");
             _applied = end;
         }
     }
 
-    static void Insert(LiteDatabase database, Feedback feedback, Dictionary<string, long> counts) {
+    void Insert(Feedback feedback, Dictionary<string, long> counts) {
         string time = feedback.Kind switch { SesEvent.Bounce => "bounced_at", SesEvent.Complaint => "complained_at", _ => "at" };
-        var collection = database.GetCollection(WithEmail[time switch { "bounced_at" => 0, "complained_at" => 1, _ => 2 }]);
+        var collection = Database.GetCollection(WithEmail[time switch { "bounced_at" => 0, "complained_at" => 1, _ => 2 }]);
         // The time that SES writes into a mail's id, so that neighbours in time are neighbours in the file, then a hash.
         Span<byte> id = SHA256.HashData(Encoding.UTF8.GetBytes(feedback.Id));
         if (feedback.MailId is { Length: > 16 } mail) Convert.FromHexString(mail.AsSpan(4, 12), id[..6], out _, out _);
@@ -1289,62 +1153,61 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
         if (collection.Exists(BsonExpression.Create("_id = @0", document["_id"]))) return;
         document[time] = feedback.At.ToUnixTimeMilliseconds();
         if (feedback.Possible) document["possible"] = true;
-        foreach (var (name, value) in (ReadOnlySpan<(string, string?)>)[("id", feedback.Id), ("kind", feedback.Kind), ("type", feedback.Type),
-            ("subtype", feedback.SubType), ("status", feedback.Status), ("detail", feedback.Detail), ("recipient", feedback.Recipient),
-            ("mail_id", feedback.MailId), ("subject", feedback.Subject), ("source", feedback.Source), ("configuration_set", feedback.ConfigurationSet),
-            ("sns_message_id", feedback.SnsMessageId), ("tags", feedback.Tags), ("mail", time == "at" ? null : feedback.Mail)])
+        foreach (var (name, value) in (ReadOnlySpan<(string, string?)>)[("id", feedback.Id), ("kind", feedback.Kind),
+            ("type", feedback.Type), ("subtype", feedback.SubType), ("status", feedback.Status), ("detail", feedback.Detail),
+            ("recipient", feedback.Recipient), ("mail_id", feedback.MailId), ("subject", feedback.Subject), ("source", feedback.Source),
+            ("configuration_set", feedback.ConfigurationSet), ("sns_message_id", feedback.SnsMessageId), ("tags", feedback.Tags),
+            ("mail", time == "at" ? null : feedback.Mail)])
             if (value is not null) document[name] = value;
         collection.Insert(document);
-        string counter = string.Create(CultureInfo.InvariantCulture, $"{feedback.At.UtcDateTime:yyyy-MM-dd}|{feedback.Kind}|{feedback.Type}|{feedback.SubType}");
-        if (feedback.Address.EndsWith("@simulator.amazonses.com", StringComparison.Ordinal)) counter += "|simulator"; // not counted by SES either
+        string day = feedback.At.UtcDateTime.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture);
+        string counter = $"{day}|{feedback.Kind}|{feedback.Type}|{feedback.SubType}";
+        if (feedback.Address.EndsWith("@simulator.amazonses.com", Ordinal)) counter += "|simulator"; // not counted by SES either
         CollectionsMarshal.GetValueRefOrAddDefault(counts, counter, out _)++;
     }
 
-    static void WriteOthers(LiteDatabase database, long at, Entry? entry) {
+    void WriteOthers(long at, Entry? entry) {
         if (entry is { Message: null }) return;
         if (entry?.Message is not { } message || entry.Event.Unread is not null)
-            Change(database, "unread", entry?.Message?.MessageId ?? $"journal/{at >> 32}/{(uint)at}", unread =>
+            Change("unread", entry?.Message?.MessageId ?? $"journal/{at >> 32}/{(uint)at}", unread =>
                 (unread["at"], unread["topic_arn"], unread["why"], unread["message"]) = (entry?.At.ToUnixTimeMilliseconds(),
                     entry?.Message?.TopicArn, entry?.Event.Unread ?? "no entry that can be stored", entry?.Message?.Message));
         else if (message.Type != Envelope.Notification || entry.Event.Validates)
-            Change(database, "subscriptions", message.TopicArn, subscription => subscription[message.Type switch {
-                Envelope.SubscriptionConfirmation => "confirmed_at", Envelope.UnsubscribeConfirmation => "unsubscribed_at", _ => "validated_at",
-            }] = entry.At.ToUnixTimeMilliseconds());
+            Change("subscriptions", message.TopicArn, subscription => subscription[message.Type == Envelope.Notification ? "validated_at"
+                : message.Type == Envelope.SubscriptionConfirmation ? "confirmed_at" : "unsubscribed_at"] = entry.At.ToUnixTimeMilliseconds());
     }
-
     // Reads, changes and writes back one document, which need not be there yet.
-    static void Change(LiteDatabase database, string collection, string id, Action<BsonDocument> change) {
-        var document = database.GetCollection(collection).FindById(id) ?? new BsonDocument { ["_id"] = id };
+    void Change(string collection, string id, Action<BsonDocument> change) {
+        var document = Database.GetCollection(collection).FindById(id) ?? new BsonDocument { ["_id"] = id };
         change(document);
-        database.GetCollection(collection).Upsert(document);
+        Database.GetCollection(collection).Upsert(document);
     }
-
     /// <summary>What was known of every address when the file was last written.</summary>
     public List<(string Address, Known Known)> Suppressions() {
-        lock (_gate) return [.. (_database ?? throw new IOException(path + " is not open")).GetCollection("suppressions").FindAll().Select(document =>
+        lock (_gate) return [.. Database.GetCollection("suppressions").FindAll().Select(document =>
             (document["_id"].AsString, JsonSerializer.Deserialize(document["known"].AsString, SnsJson.Default.Known)!))];
     }
-
-    /// <summary>The newest 1,000 events of an address as JSON; null while the file is not open.</summary>
+    /// <summary>The newest 1,000 events of an address as JSON; null while the file is not open, and when it turns out damaged.</summary>
     public string? History(string address, bool complete) {
-        lock (_gate) {
-            if (_database is not { } database || Damaged) return null;
-            // What LiteDB throws at a page that makes no sense can be anything.
-            try { return History(database, address, complete); } catch (Exception) { Damaged = true; return null; }
-        }
+        lock (_gate)
+            try { return _database is null ? null : Newest(address, complete); } catch (Exception e) { // LiteDB's own can be anything
+                log.FollowerFailed(e.GetType().Name, e.Message);
+                Abandon();
+                MoveAside("damaged");
+                return null;
+            }
     }
 
-    static string History(LiteDatabase database, string address, bool complete) {
+    string Newest(string address, bool complete) {
         var newest = new PriorityQueue<JsonNode, long>();
-        foreach (var document in WithEmail.SelectMany(name => database.GetCollection(name).Find(BsonExpression.Create("$.email = @0", address)))) {
-            var (json, at) = JsonOf(document);
+        var mine = BsonExpression.Create("$.email = @0", address);
+        foreach (var (json, at) in WithEmail.SelectMany(name => Database.GetCollection(name).Find(mine)).Select(JsonOf)) {
             newest.Enqueue(json, at);
             if (newest.Count > 1000) newest.Dequeue();
         }
-        var events = newest.UnorderedItems.OrderByDescending(item => item.Priority).Select(item => item.Element).ToArray();
-        return new JsonObject { ["address"] = address, ["complete"] = complete, ["events"] = new JsonArray(events) }.ToJsonString(Readable);
+        JsonArray events = [.. newest.UnorderedItems.OrderByDescending(item => item.Priority).Select(item => item.Element)];
+        return new JsonObject { ["address"] = address, ["complete"] = complete, ["events"] = events }.ToJsonString(Readable);
     }
-
     // mail_id becomes mailId, times become ISO 8601, and `mail` stays behind.
     static (JsonNode Json, long At) JsonOf(BsonDocument document) {
         var (json, at) = (new JsonObject(), 0L);
@@ -1353,58 +1216,57 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, ILogger log) 
             if (value.IsInt64) (at, json["at"]) = (value.AsInt64, DateTimeOffset.FromUnixTimeMilliseconds(value.AsInt64).UtcDateTime);
             else if (value.IsBoolean) json[name] = value.AsBoolean;
             else if (name == "tags") json[name] = JsonNode.Parse(value.AsString);
-            else json[SnakeCase().Replace(name, match => match.Value[1..].ToUpperInvariant())] = value.AsString;
+            else json[SnakeCase.Replace(name, match => match.Value[1..].ToUpperInvariant())] = value.AsString;
         }
         return (json, at);
     }
 
-    [GeneratedRegex("_[a-z]")] private static partial Regex SnakeCase();
+    [GeneratedRegex("_[a-z]")] static partial Regex SnakeCase { get; }
 }
 
 // ---- 9. Plumbing ------------------------------------------------------------------------------------------------
 
 /// <summary>The answer to a look-up.</summary>
-sealed record Answer(string Address, bool Suppressed, string? Reason, DateTime? Since, string Because, string? Event, string? Note, string? Lift) {
-    public Answer(string address, Known known) : this(address, known.Suppressed, known.Reason, known.Suppressed ? known.Since.UtcDateTime : null,
-        known.Because ?? (known.Suppressed ? "It was suppressed by hand." : known.LiftedAt == default ? "Nothing is known against it."
+sealed record Answer(string Address, bool Suppressed, string? Reason, DateTime? Since, string Because, string? Event, string? Note,
+    string? Lift) {
+    public Answer(string address, Known known) : this(address, known.Suppressed, known.Reason,
+        known.Suppressed ? known.Since.UtcDateTime : null, known.Because ?? (known.Suppressed ? "It was suppressed by hand."
+            : known.LiftedAt == default ? "Nothing is known against it."
             : $"It was lifted on {known.LiftedAt:yyyy-MM-dd}, and nothing has come since."), known.Event, known.Note,
         known.Suppressed ? "curl -X DELETE localhost:8081/suppressed/" + Uri.EscapeDataString(address) : null) { }
 }
 
 /// <summary>The body of PUT /suppressed/{address}, which may be empty.</summary>
 sealed record SuppressBody(string? Reason = null, string? Note = null) {
+    public const string Form = """The body may be empty or {"reason":"manual","note":"up to 1,000 characters"}.""";
     /// <summary>Null when there is one and it is wrong.</summary>
     public static async Task<SuppressBody?> ReadAsync(HttpRequest request) {
         if (request.ContentLength > 16 << 10) return null;
-        var body = (await request.BodyReader.ReadAtLeastAsync(16 << 10)).Buffer;
-        string text = Encoding.UTF8.GetString(body);
-        request.BodyReader.AdvanceTo(body.End);
         try {
+            string text = await new StreamReader(request.Body).ReadToEndAsync();
             var read = string.IsNullOrWhiteSpace(text) ? new() : JsonSerializer.Deserialize(text, ApiJson.Default.SuppressBody);
             return read is { Reason: null or global::Reason.Manual, Note: null or { Length: <= 1000 } } ? read : null;
-        } catch (JsonException) { return null; }
+        } catch (Exception e) when (e is JsonException or BadHttpRequestException) { return null; }
     }
 }
 
 /// <summary>RFC 9457 problem details, for everything but /sns.</summary>
 static class Problem {
     public static ProblemHttpResult NoAddress => Of(400, "That is no e-mail address.");
-    public static ProblemHttpResult NotSuppressed => Of(404, "The address is not suppressed.");
-    public static ProblemHttpResult BadBody => Of(400, """The body may be empty or {"reason":"manual","note":"up to 1,000 characters"}.""");
-    public static ProblemHttpResult NotLoaded(HttpContext context) => Later(context, "The suppressions are still being read from disk.");
-    public static ProblemHttpResult NotKept(Commit commit, HttpContext context) =>
-        Later(context, commit == Commit.Busy ? "Too much is waiting." : "The journal cannot be written now.");
     public static ProblemHttpResult Of(int status, string why) => TypedResults.Problem(why, statusCode: status);
-
-    static ProblemHttpResult Later(HttpContext context, string why) {
+    public static ProblemHttpResult Later(HttpContext context, Commit commit = Commit.Kept) {
         context.Response.Headers.RetryAfter = "5";
-        return Of(503, why);
+        return Of(503, commit switch {
+            Commit.Busy => "Too much is waiting.",
+            Commit.Unwritable => "The journal cannot be written now.",
+            _ => "The suppressions are still being read from disk.",
+        });
     }
 }
 
 /// <summary>As SNS spells: the envelope, and the journal's lines.</summary>
-[JsonSourceGenerationOptions(AllowDuplicateProperties = false, RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true,
-    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSourceGenerationOptions(AllowDuplicateProperties = false, RespectNullableAnnotations = true,
+    RespectRequiredConstructorParameters = true, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(Envelope)), JsonSerializable(typeof(Entry)), JsonSerializable(typeof(Known))]
 sealed partial class SnsJson : JsonSerializerContext;
 
@@ -1412,12 +1274,7 @@ sealed partial class SnsJson : JsonSerializerContext;
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, AllowDuplicateProperties = false,
     UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow)]
 [JsonSerializable(typeof(Answer)), JsonSerializable(typeof(SuppressBody)), JsonSerializable(typeof(ProblemDetails))]
-sealed partial class ApiJson : JsonSerializerContext {
-    /// <summary>Without \u0022 where \" will do: it is served as JSON, never inside HTML.</summary>
-    public static ApiJson Readable { get; } = new(new() {
-        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, PropertyNamingPolicy = JsonNamingPolicy.CamelCase,
-    });
-}
+sealed partial class ApiJson : JsonSerializerContext;
 
 static class Iso8601 {
     /// <summary>Lenient, for SES also prints "2018-10-08T14:05:45 +0000".</summary>
@@ -1429,37 +1286,27 @@ static class Iso8601 {
 static class JsonElements {
     public static JsonElement Member(this JsonElement json, string name) =>
         json.ValueKind == JsonValueKind.Object && json.TryGetProperty(name, out var value) ? value : default;
-    public static IReadOnlyList<JsonElement> Elements(this JsonElement json) => json.ValueKind == JsonValueKind.Array ? [.. json.EnumerateArray()] : [];
+    public static IReadOnlyList<JsonElement> Elements(this JsonElement json) =>
+        json.ValueKind == JsonValueKind.Array ? [.. json.EnumerateArray()] : [];
     public static string? Text(this JsonElement json, string? name) => name is null ? null : json.Member(name).AsText();
     public static string? Raw(this JsonElement json) => json.ValueKind == JsonValueKind.Undefined ? null : json.GetRawText();
-
-    /// <summary>A string or a number.</summary>
-    public static string? AsText(this JsonElement json) {
-        if (json.ValueKind == JsonValueKind.Number) return json.GetRawText();
-        return json.ValueKind == JsonValueKind.String ? json.GetString() : null;
-    }
+    public static string? AsText(this JsonElement json) => json.ValueKind switch {
+        JsonValueKind.String => json.GetString(), JsonValueKind.Number => json.GetRawText(), _ => null,
+    };
 }
 
 /// <summary>Everything that is logged: ids, verdicts and counts; never an address, a body, a token or a subscribe URL.</summary>
-static partial class Log {
-    [LoggerMessage(1, LogLevel.Warning, "Message refused with {Status} ({Why}), {Count} so far")]
-    public static partial void Refused(this ILogger log, int status, string why, long count);
-    [LoggerMessage(2, LogLevel.Warning, "Signing certificate {Name} cannot be had: {Why}")]
-    public static partial void CertificateUnavailable(this ILogger log, string name, string why);
-    [LoggerMessage(3, LogLevel.Warning, "Signing certificate {Name} cannot be kept in Sns:CertificateDirectory: {Why}")]
-    public static partial void CertificateNotKept(this ILogger log, string name, string why);
-    [LoggerMessage(4, LogLevel.Warning, "Subscription of {TopicArn} not confirmed: {Answer}")]
-    public static partial void NotConfirmed(this ILogger log, string topicArn, string answer);
-    [LoggerMessage(5, LogLevel.Warning, "UNSUBSCRIBED: {TopicArn} sends no feedback here any more; subscribe it again")]
-    public static partial void Unsubscribed(this ILogger log, string topicArn);
-    [LoggerMessage(6, LogLevel.Warning, "The journal ended in {Bytes} bytes that were never acknowledged; they are cut off")]
-    public static partial void TornTail(this ILogger log, long bytes);
-    [LoggerMessage(7, LogLevel.Error, "The journal cannot be written ({HResult}): 503 until it can")]
-    public static partial void Unwritable(this ILogger log, int hResult);
-    [LoggerMessage(8, LogLevel.Error, "The follower failed and tries again: {Type}: {Why}")]
-    public static partial void FollowerFailed(this ILogger log, string type, string why);
-    [LoggerMessage(9, LogLevel.Warning, "{Path} is moved aside ({Why}) and built anew from the journal")]
-    public static partial void MovedAside(this ILogger log, string path, string why);
-    [LoggerMessage(10, LogLevel.Information, "{What}: segment {Segment} at {Done} MiB, of segment {Last} at {All} MiB")]
-    public static partial void Working(this ILogger log, string what, long segment, long done, long last, long all);
+sealed partial class Log(ILogger<Log> logger) {
+    [LoggerMessage(1, Warning, "Refused with {Status}, {Why}: {Count} so far")]
+    public partial void Refused(int status, string why, long count);
+    [LoggerMessage(2, Warning, "{What} cannot be had from SNS: {Why}")] public partial void Unavailable(string what, string why);
+    [LoggerMessage(3, Warning, "Signing certificate {Name} cannot be kept in Sns:CertificateDirectory: {Why}")]
+    public partial void NotKept(string name, string why);
+    [LoggerMessage(4, Warning, "UNSUBSCRIBED: {Topic} is silent now; subscribe it again")] public partial void Unsubscribed(string topic);
+    [LoggerMessage(5, Warning, "{Bytes} bytes that were never acknowledged; they are cut off")] public partial void TornTail(long bytes);
+    [LoggerMessage(6, Error, "The journal cannot be written ({HResult}): 503 until it can")] public partial void Unwritable(int hResult);
+    [LoggerMessage(7, Error, "The follower failed, goes on: {Type}: {Why}")] public partial void FollowerFailed(string type, string why);
+    [LoggerMessage(8, Warning, "{Path} is moved aside ({Why}) and built anew")] public partial void MovedAside(string path, string why);
+    [LoggerMessage(9, Information, "{What}: segment {Segment} of {Last}, at {MiB} MiB")]
+    public partial void Working(string what, long segment, long last, long mib);
 }

@@ -89,6 +89,14 @@ sealed class ReceiverApp : IAsyncDisposable
     }
 }
 
+static class Finalizers
+{
+    // As Program.cs does: see Receiver.IsNoReasonToEnd.
+    [System.Runtime.CompilerServices.ModuleInitializer]
+    internal static void Heed() =>
+        System.Runtime.ExceptionServices.ExceptionHandling.SetUnhandledExceptionHandler(Receiver.IsNoReasonToEnd);
+}
+
 /// <summary>Everything that was logged, as text.</summary>
 sealed class CollectedLog : ILoggerProvider, ILogger
 {
