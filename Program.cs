@@ -148,7 +148,7 @@ sealed record Verdict(int Status, string Why) {
         Malformed = new(400, "no SNS envelope: UTF-8 JSON with Type, MessageId, TopicArn, Message, Timestamp, SignatureVersion, "
             + "Signature and SigningCertURL, each once (is raw message delivery on?)"),
         UnknownType = new(400, "Type is none that SNS posts"),
-        ControlCharacter = new(400, "control character in a signed field other than Message"),
+        ControlCharacter = new(400, "control character, or over 1,000 characters, in a signed field other than Message"),
         UnknownTopic = new(403, "TopicArn is not among Sns:TopicArns"),
         UntrustedCertificateUrl = new(403, "SigningCertURL is not of this topic's SNS"),
         UnsupportedVersion = new(403, "SignatureVersion is not 1 or 2, or under Sns:MinimumSignatureVersion"),
@@ -364,16 +364,20 @@ sealed record Envelope(string Type, string MessageId, string TopicArn, string Me
         if (envelope.Type != Notification && (envelope.Token is null || envelope.SubscribeURL is null)) return Verdict.Malformed;
         return Breaks(envelope.MessageId) || Breaks(envelope.Subject) || Breaks(envelope.SubscribeURL) || Breaks(envelope.Timestamp)
             || Breaks(envelope.Token) || Breaks(envelope.TopicArn) ? Verdict.ControlCharacter : null;
-        static bool Breaks(string? text) => text.AsSpan().ContainsAnyInRange('\0', '\x1f') || text.AsSpan().Contains('\x7f');
+        static bool Breaks(string? text) =>
+            text?.Length > 1000 || text.AsSpan().ContainsAnyInRange('\0', '\x1f') || text.AsSpan().Contains('\x7f');
     }
-    /// <summary>What SNS signs; AWS also calls it the string to sign. Its fields follow from the exact Type: if they were
-    /// whatever is present, a genuine Notification of anybody's topic could be re-cut into a confirmation under the same
-    /// signature, for nothing here is escaped.</summary>
-    public string CanonicalString() => Type == Notification
-        ? $"Message\n{Message}\nMessageId\n{MessageId}\n{(Subject is null ? "" : $"Subject\n{Subject}\n")}Timestamp\n{Timestamp}\n"
-            + $"TopicArn\n{TopicArn}\nType\n{Type}\n"
-        : $"Message\n{Message}\nMessageId\n{MessageId}\nSubscribeURL\n{SubscribeURL}\nTimestamp\n{Timestamp}\nToken\n{Token}\n"
-            + $"TopicArn\n{TopicArn}\nType\n{Type}\n";
+    /// <summary>Writes what SNS signs (AWS also calls it the string to sign) as UTF-8, and tells its length. Its fields follow from
+    /// the exact Type: if they were whatever is present, a genuine Notification of anybody's topic could be re-cut into a confirmation
+    /// under the same signature, for nothing here is escaped.</summary>
+    public int WriteCanonicalString(Span<byte> utf8) {
+        bool fits = Type == Notification
+            ? Utf8.TryWrite(utf8, $"Message\n{Message}\nMessageId\n{MessageId}\n{(Subject is null ? "" : "Subject\n")}{Subject}{(Subject is null
+                ? "" : "\n")}Timestamp\n{Timestamp}\nTopicArn\n{TopicArn}\nType\n{Type}\n", out int length)
+            : Utf8.TryWrite(utf8, $"Message\n{Message}\nMessageId\n{MessageId}\nSubscribeURL\n{SubscribeURL}\nTimestamp\n{Timestamp}\nToken\n{Token
+                }\nTopicArn\n{TopicArn}\nType\n{Type}\n", out length);
+        return fits ? length : throw new ArgumentException("too short for a canonical string", nameof(utf8));
+    }
 }
 
 /// <summary>The public key of a signing certificate (null when it is none of RSA with 2048 bits), and when it was valid.</summary>
@@ -394,12 +398,13 @@ sealed class SigningCertificate(RSAParameters? key, DateTimeOffset notBefore, Da
         if (key is null || at < notBefore || at >= notAfter) return Verdict.UnusableCertificate;
         Span<byte> signature = stackalloc byte[1024];
         if (!Convert.TryFromBase64String(envelope.Signature, signature, out int length)) return Verdict.BadSignature;
+        byte[] canonical = ArrayPool<byte>.Shared.Rent(3 * envelope.Message.Length + (32 << 10));
         try {
-            return _rsa.Value!.VerifyData(Encoding.UTF8.GetBytes(envelope.CanonicalString()), signature[..length],
+            return _rsa.Value!.VerifyData(canonical.AsSpan(0, envelope.WriteCanonicalString(canonical)), signature[..length],
                 version == 1 ? HashAlgorithmName.SHA1 : HashAlgorithmName.SHA256, RSASignaturePadding.Pkcs1) ? null : Verdict.BadSignature;
         } catch (CryptographicException) when (version == 1) {
             return Verdict.Sha1Forbidden; // OpenSSL under RHEL's policies: https://github.com/dotnet/runtime/issues/65874
-        }
+        } finally { ArrayPool<byte>.Shared.Return(canonical); }
     }
 }
 
@@ -693,18 +698,12 @@ static class Judgement {
 /// <summary>A change of state, as it stands in the journal: At is when we learned of it, and one of the others is set.</summary>
 sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [property: JsonPropertyName("message")] Envelope? Message = null,
     [property: JsonPropertyName("suppress")] ManualSuppression? Suppress = null, [property: JsonPropertyName("lift")] Lift? Lift = null) {
-    static readonly JsonWriterOptions AsSent = new() { Encoder = Receiver.Relaxed, SkipValidation = true };
     [JsonIgnore] public SesEvent Event { get; } = Message is null ? SesEvent.None : SesEvent.Read(Message);
     /// <summary>The addresses whose suppression this entry may change.</summary>
     [JsonIgnore] public IEnumerable<string> Addresses => Suppress is not null ? [Suppress.Address] : Lift is not null ? [Lift.Address]
         : Event.Feedback.Select(feedback => feedback.Address);
     /// <summary>The line, with its line feed.</summary>
-    public ReadOnlyMemory<byte> ToLine() {
-        var line = new ArrayBufferWriter<byte>(1024 + (Message?.Message.Length ?? 0) * 5 / 4);
-        using (var json = new Utf8JsonWriter(line, AsSent)) JsonSerializer.Serialize(json, this, SnsJson.Default.Entry);
-        line.Write("\n"u8);
-        return line.WrittenMemory;
-    }
+    public byte[] ToLine() => [.. JsonSerializer.SerializeToUtf8Bytes(this, SnsJson.Lines.Entry), (byte)'\n'];
     /// <summary>Null when the line is none of ours.</summary>
     public static Entry? Read(ReadOnlySpan<byte> line) {
         try { return JsonSerializer.Deserialize(line, SnsJson.Default.Entry); } catch (JsonException) { return null; }
@@ -1268,7 +1267,9 @@ static class Problem {
 [JsonSourceGenerationOptions(AllowDuplicateProperties = false, RespectNullableAnnotations = true,
     RespectRequiredConstructorParameters = true, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(Envelope)), JsonSerializable(typeof(Entry)), JsonSerializable(typeof(Known))]
-sealed partial class SnsJson : JsonSerializerContext;
+sealed partial class SnsJson : JsonSerializerContext {
+    public static SnsJson Lines { get; } = new(new() { Encoder = Receiver.Relaxed, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull });
+}
 
 /// <summary>As our own routes spell.</summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, AllowDuplicateProperties = false,
