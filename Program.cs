@@ -374,8 +374,7 @@ sealed record Envelope(string Type, string MessageId, string TopicArn, string Me
         bool fits = Type == Notification
             ? Utf8.TryWrite(utf8, $"Message\n{Message}\nMessageId\n{MessageId}\n{(Subject is null ? "" : "Subject\n")}{Subject}{(Subject is null
                 ? "" : "\n")}Timestamp\n{Timestamp}\nTopicArn\n{TopicArn}\nType\n{Type}\n", out int length)
-            : Utf8.TryWrite(utf8, $"Message\n{Message}\nMessageId\n{MessageId}\nSubscribeURL\n{SubscribeURL}\nTimestamp\n{Timestamp}\nToken\n{Token
-                }\nTopicArn\n{TopicArn}\nType\n{Type}\n", out length);
+            : Utf8.TryWrite(utf8, $"Message\n{Message}\nMessageId\n{MessageId}\nSubscribeURL\n{SubscribeURL}\nTimestamp\n{Timestamp}\nToken\n{Token}\nTopicArn\n{TopicArn}\nType\n{Type}\n", out length);
         return fits ? length : throw new ArgumentException("too short for a canonical string", nameof(utf8));
     }
 }
@@ -433,8 +432,7 @@ sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> option
     string PathOf(string name) => Path.Combine(options.Value.CertificateDirectory, name);
     static bool Failed(Task<SigningCertificate?> task) => task.IsCompleted && task.Result is null;
     SigningCertificate? ReadFile(string name) {
-        try { return SigningCertificate.Parse(File.ReadAllText(PathOf(name))); }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return null; }
+        try { return SigningCertificate.Parse(File.ReadAllText(PathOf(name))); } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return null; }
     }
 
     async Task<SigningCertificate?> DownloadAsync(string url, string name) {
@@ -536,7 +534,9 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
             set = tags.Member("ses:configuration-set").Elements() is [var name, ..] ? name.AsText() : null;
         // The preferences of a contact list: https://docs.aws.amazon.com/ses/latest/dg/sending-email-list-management.html
         if (kind == Subscription) type = body.Member("newTopicPreferences").Member("unsubscribeAll").ValueKind switch {
-            JsonValueKind.True => "unsubscribeAll", JsonValueKind.False => "subscribed", _ => null,
+            JsonValueKind.True => "unsubscribeAll",
+            JsonValueKind.False => "subscribed",
+            _ => null,
         };
         var feedback = new List<Feedback>(recipients.Count);
         foreach (var recipient in recipients)
@@ -636,15 +636,19 @@ static class Judgement {
         known = known with { PreferenceAt = feedback.At };
         if (feedback.Type != "subscribed") return Suppress(known, Reason.Unsubscribe, feedback);
         return known.Reason != Reason.Unsubscribe ? known : known with {
-            Reason = known.SoftBecause is not null ? Reason.SoftBounces : known.ByHand ? Reason.Manual : null, Because = known.SoftBecause, Event = null,
+            Reason = known.SoftBecause is not null ? Reason.SoftBounces : known.ByHand ? Reason.Manual : null,
+            Because = known.SoftBecause,
+            Event = null,
         };
     }
 
     // A stronger reason replaces a weaker one, the first date stays.
     static Known Suppress(Known known, string reason, Feedback feedback) =>
         Reason.Strength(reason) <= Reason.Strength(known.Reason) ? known : known with {
-            Reason = reason, Since = known.Suppressed && known.Since < feedback.At ? known.Since : feedback.At,
-            Because = Because(reason, feedback), Event = feedback.Id,
+            Reason = reason,
+            Since = known.Suppressed && known.Since < feedback.At ? known.Since : feedback.At,
+            Because = Because(reason, feedback),
+            Event = feedback.Id,
         };
 
     // The message's fault, the sender's haste or somebody's holiday says nothing of the address.
@@ -665,7 +669,8 @@ static class Judgement {
         SoftBounce[] bounces = [.. known.SoftBounces?.Where(bounce =>
             bounce.At > feedback.At && !(bounce.MaybeAutoReply && bounce.MailId == feedback.MailId)) ?? []];
         return known with {
-            DeliveredAt = feedback.At > known.DeliveredAt ? feedback.At : known.DeliveredAt, DeliveredMails = mails,
+            DeliveredAt = feedback.At > known.DeliveredAt ? feedback.At : known.DeliveredAt,
+            DeliveredMails = mails,
             SoftBounces = bounces.Length == 0 ? null : bounces,
         };
     }
@@ -700,7 +705,8 @@ sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [prope
     [property: JsonPropertyName("suppress")] ManualSuppression? Suppress = null, [property: JsonPropertyName("lift")] Lift? Lift = null) {
     [JsonIgnore] public SesEvent Event { get; } = Message is null ? SesEvent.None : SesEvent.Read(Message);
     /// <summary>The addresses whose suppression this entry may change.</summary>
-    [JsonIgnore] public IEnumerable<string> Addresses => Suppress is not null ? [Suppress.Address] : Lift is not null ? [Lift.Address]
+    [JsonIgnore]
+    public IEnumerable<string> Addresses => Suppress is not null ? [Suppress.Address] : Lift is not null ? [Lift.Address]
         : Event.Feedback.Select(feedback => feedback.Address);
     /// <summary>The line, with its line feed.</summary>
     public byte[] ToLine() => [.. JsonSerializer.SerializeToUtf8Bytes(this, SnsJson.Lines.Entry), (byte)'\n'];
@@ -1292,7 +1298,9 @@ static class JsonElements {
     public static string? Text(this JsonElement json, string? name) => name is null ? null : json.Member(name).AsText();
     public static string? Raw(this JsonElement json) => json.ValueKind == JsonValueKind.Undefined ? null : json.GetRawText();
     public static string? AsText(this JsonElement json) => json.ValueKind switch {
-        JsonValueKind.String => json.GetString(), JsonValueKind.Number => json.GetRawText(), _ => null,
+        JsonValueKind.String => json.GetString(),
+        JsonValueKind.Number => json.GetRawText(),
+        _ => null,
     };
 }
 

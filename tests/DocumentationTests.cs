@@ -2,22 +2,19 @@ using System.Text.Json;
 using System.Text.RegularExpressions;
 
 /// <summary>What is written about the receiver stays true.</summary>
-public sealed partial class DocumentationTests
-{
+public sealed partial class DocumentationTests {
     static readonly string Root = FindRoot();
     static readonly string[] Program = File.ReadAllLines(Path.Combine(Root, "Program.cs"));
     static readonly string Readme = File.ReadAllText(Path.Combine(Root, "README.md"));
 
-    static string FindRoot()
-    {
+    static string FindRoot() {
         string folder = AppContext.BaseDirectory;
         while (!File.Exists(Path.Combine(folder, "Program.cs"))) folder = Path.GetDirectoryName(folder)!;
         return folder;
     }
 
     [Fact]
-    public void The_contents_in_the_header_are_the_sections_that_follow()
-    {
+    public void The_contents_in_the_header_are_the_sections_that_follow() {
         string contents = Program.First(line => line.StartsWith("//    1. ", StringComparison.Ordinal));
         string[] told = [.. Numbered().Matches(contents).Select(match => match.Value.Trim())];
         string[] found = [.. Program.Where(line => line.StartsWith("// ---- ", StringComparison.Ordinal))
@@ -26,11 +23,9 @@ public sealed partial class DocumentationTests
     }
 
     [Fact]
-    public void A_method_can_be_read_on_one_screen()
-    {
+    public void A_method_can_be_read_on_one_screen() {
         var long40 = new List<string>();
-        for (int start = 0, i = 0; i < Program.Length; i++)
-        {
+        for (int start = 0, i = 0; i < Program.Length; i++) {
             if (MethodStart().IsMatch(Program[i])) start = i;
             if (Program[i] == "    }" && i - start + 1 > 40) long40.Add($"{Program[start].Trim()}: {i - start + 1} lines");
         }
@@ -38,8 +33,7 @@ public sealed partial class DocumentationTests
     }
 
     [Fact]
-    public void The_README_lists_every_setting_with_its_default_and_no_other()
-    {
+    public void The_README_lists_every_setting_with_its_default_and_no_other() {
         using var settings = JsonDocument.Parse(File.ReadAllText(Path.Combine(Root, "appsettings.json")));
         string[] inFile = [.. Leaves(settings.RootElement, "").Where(name => !name.StartsWith("Logging:", StringComparison.Ordinal)).Order()];
         string[] inReadme = [.. SettingRow().Matches(Readme).Select(match => match.Groups[1].Value).Order()];

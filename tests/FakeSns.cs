@@ -8,14 +8,12 @@ using System.Text.Json.Nodes;
 
 /// <summary>An SNS with a key of its own. It signs envelopes, serves its certificate and confirms subscriptions, as the
 /// handler of the receiver's HttpClient. The canonical text is written out here, and not by the receiver's own code.</summary>
-sealed class FakeSns : HttpMessageHandler
-{
+sealed class FakeSns : HttpMessageHandler {
     public const string TopicArn = "arn:aws:sns:us-east-1:123456789012:email-feedback";
     readonly RSA _rsa;
     int _messages;
 
-    public FakeSns(int keySize = 2048)
-    {
+    public FakeSns(int keySize = 2048) {
         _rsa = RSA.Create(keySize);
         Pem = PemOf(_rsa, new(2020, 1, 1, 0, 0, 0, TimeSpan.Zero), new(2040, 1, 1, 0, 0, 0, TimeSpan.Zero));
         Answer = DefaultAnswerAsync;
@@ -31,21 +29,18 @@ sealed class FakeSns : HttpMessageHandler
     /// <summary>Tests replace it to be slow, broken or hostile.</summary>
     public Func<HttpRequestMessage, CancellationToken, Task<HttpResponseMessage>> Answer { get; set; }
 
-    public static string PemOf(RSA key, DateTimeOffset from, DateTimeOffset until)
-    {
+    public static string PemOf(RSA key, DateTimeOffset from, DateTimeOffset until) {
         var request = new CertificateRequest("CN=sns.fake.test", key, HashAlgorithmName.SHA256, RSASignaturePadding.Pkcs1);
         using var certificate = request.CreateSelfSigned(from, until);
         return certificate.ExportCertificatePem();
     }
 
     public Task<HttpResponseMessage> DefaultAnswerAsync(HttpRequestMessage request, CancellationToken cancellation) =>
-        Task.FromResult(new HttpResponseMessage(HttpStatusCode.OK)
-        {
+        Task.FromResult(new HttpResponseMessage(HttpStatusCode.OK) {
             Content = new StringContent(request.RequestUri!.AbsolutePath == "/" ? "<ConfirmSubscriptionResponse/>" : Pem),
         });
 
-    protected override Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
-    {
+    protected override Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken) {
         Requests.Enqueue(request.RequestUri!.OriginalString);
         return Answer(request, cancellationToken);
     }
@@ -53,15 +48,13 @@ sealed class FakeSns : HttpMessageHandler
     string NextId() => $"00000000-0000-4000-8000-{Interlocked.Increment(ref _messages):x12}";
 
     /// <summary>An unsigned Notification; tests change it before or after <see cref="Sign"/>.</summary>
-    public JsonObject Notification(string message, string? subject = "Amazon SES Email Event Notification", string version = "2") => new()
-    {
+    public JsonObject Notification(string message, string? subject = "Amazon SES Email Event Notification", string version = "2") => new() {
         ["Type"] = "Notification", ["MessageId"] = NextId(), ["TopicArn"] = TopicArn, ["Subject"] = subject, ["Message"] = message,
         ["Timestamp"] = "2026-11-24T08:00:00.123Z", ["SignatureVersion"] = version, ["SigningCertURL"] = CertUrl,
         ["UnsubscribeURL"] = "https://sns.us-east-1.amazonaws.com/?Action=Unsubscribe&SubscriptionArn=secret-unsubscribe",
     };
 
-    public JsonObject Confirmation(string type = "SubscriptionConfirmation", string version = "2") => new()
-    {
+    public JsonObject Confirmation(string type = "SubscriptionConfirmation", string version = "2") => new() {
         ["Type"] = type, ["MessageId"] = NextId(), ["Token"] = "secret-token", ["TopicArn"] = TopicArn,
         ["Message"] = "You have chosen to subscribe.\nTo confirm, visit the SubscribeURL.",
         ["SubscribeURL"] = "https://evil.example/secret-subscribe-url", ["Timestamp"] = "2026-11-24T08:00:00.123Z",
@@ -69,8 +62,7 @@ sealed class FakeSns : HttpMessageHandler
     };
 
     /// <summary>Signs what stands in the envelope now, in the order that AWS documents, and returns the body to post.</summary>
-    public string Sign(JsonObject envelope)
-    {
+    public string Sign(JsonObject envelope) {
         string Line(string name) => envelope[name] is { } value ? $"{name}\n{value.GetValue<string>()}\n" : "";
         string canonical = envelope["Type"]!.GetValue<string>() == "Notification"
             ? Line("Message") + Line("MessageId") + Line("Subject") + Line("Timestamp") + Line("TopicArn") + Line("Type")
@@ -79,8 +71,7 @@ sealed class FakeSns : HttpMessageHandler
         return envelope.ToJsonString();
     }
 
-    public string Signature(string canonical, string version)
-    {
+    public string Signature(string canonical, string version) {
         var hash = version == "1" ? HashAlgorithmName.SHA1 : HashAlgorithmName.SHA256;
         lock (_rsa) return Convert.ToBase64String(_rsa.SignData(Encoding.UTF8.GetBytes(canonical), hash, RSASignaturePadding.Pkcs1));
     }

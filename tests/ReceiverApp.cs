@@ -8,8 +8,7 @@ using Microsoft.Extensions.Time.Testing;
 
 /// <summary>A whole receiver with a folder of its own: real Kestrel on two free ports, a real LiteDB file, a clock that
 /// stands still, and a <see cref="FakeSns"/> in place of the world.</summary>
-sealed class ReceiverApp : IAsyncDisposable
-{
+sealed class ReceiverApp : IAsyncDisposable {
     readonly WebApplication _app;
 
     ReceiverApp(WebApplication app, FakeSns sns, FakeTimeProvider clock, string folder, CollectedLog log) =>
@@ -27,8 +26,7 @@ sealed class ReceiverApp : IAsyncDisposable
 
     /// <summary>Starts a receiver. Settings are `Name:Part=value`; the last one given wins.</summary>
     public static async Task<ReceiverApp> StartAsync(string[]? settings = null, string? folder = null, FakeSns? sns = null,
-        Action<WebApplicationBuilder>? with = null, Disk? disk = null)
-    {
+        Action<WebApplicationBuilder>? with = null, Disk? disk = null) {
         folder ??= Directory.CreateTempSubdirectory("receiver-").FullName;
         sns ??= new FakeSns();
         var clock = new FakeTimeProvider(new DateTimeOffset(2026, 11, 24, 8, 0, 0, TimeSpan.Zero));
@@ -40,8 +38,7 @@ sealed class ReceiverApp : IAsyncDisposable
             "--Kestrel:Endpoints:Webhook:Url=http://127.0.0.1:0", "--Kestrel:Endpoints:Private:Url=http://127.0.0.1:0",
             .. (settings ?? []).Select(setting => "--" + setting),
         ];
-        var app = Receiver.Build(args, builder =>
-        {
+        var app = Receiver.Build(args, builder => {
             builder.Logging.ClearProviders().AddProvider(log);
             builder.Services.AddSingleton<TimeProvider>(clock);
             builder.Services.AddSingleton(new HttpClient(sns) { MaxResponseContentBufferSize = 64 << 10 });
@@ -58,16 +55,14 @@ sealed class ReceiverApp : IAsyncDisposable
     }
 
     /// <summary>Posts a body to /sns as SNS does: text/plain. Returns the status and the line.</summary>
-    public async Task<(int Status, string Line)> PostAsync(string body)
-    {
+    public async Task<(int Status, string Line)> PostAsync(string body) {
         using var content = new StringContent(body);
         using var response = await Webhook.PostAsync("/sns", content, TestContext.Current.CancellationToken);
         return ((int)response.StatusCode, (await response.Content.ReadAsStringAsync(TestContext.Current.CancellationToken)).TrimEnd());
     }
 
     /// <summary>GET on the private listener: status and JSON.</summary>
-    public async Task<(int Status, JsonElement Json)> GetAsync(string path)
-    {
+    public async Task<(int Status, JsonElement Json)> GetAsync(string path) {
         using var response = await Private.GetAsync(path, TestContext.Current.CancellationToken);
         return ((int)response.StatusCode, JsonElement.Parse(await response.Content.ReadAsStringAsync(TestContext.Current.CancellationToken)));
     }
@@ -80,8 +75,7 @@ sealed class ReceiverApp : IAsyncDisposable
     public Task StopAsync() => _app.StopAsync();
 
     /// <summary>Stops the receiver. The folder is left to the system's temporary files.</summary>
-    public async ValueTask DisposeAsync()
-    {
+    public async ValueTask DisposeAsync() {
         await _app.StopAsync();
         await _app.DisposeAsync();
         Webhook?.Dispose();
@@ -89,8 +83,7 @@ sealed class ReceiverApp : IAsyncDisposable
     }
 }
 
-static class Finalizers
-{
+static class Finalizers {
     // As Program.cs does: see Receiver.IsNoReasonToEnd.
     [System.Runtime.CompilerServices.ModuleInitializer]
     internal static void Heed() =>
@@ -98,8 +91,7 @@ static class Finalizers
 }
 
 /// <summary>Everything that was logged, as text.</summary>
-sealed class CollectedLog : ILoggerProvider, ILogger
-{
+sealed class CollectedLog : ILoggerProvider, ILogger {
     readonly System.Collections.Concurrent.ConcurrentQueue<string> _lines = [];
 
     public string Text => string.Join("\n", _lines);
