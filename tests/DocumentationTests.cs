@@ -23,6 +23,9 @@ public sealed partial class DocumentationTests {
     }
 
     [Fact]
+    public void The_receiver_grows_no_longer_than_it_is() => Assert.InRange(Program.Length, 1, 1330);
+
+    [Fact]
     public void A_method_can_be_read_on_one_screen() {
         var long40 = new List<string>();
         for (int start = 0, i = 0; i < Program.Length; i++) {

@@ -1,0 +1,167 @@
+using System.Net;
+using System.Text.Json.Nodes;
+
+/// <summary>Sqs:QueueUrl. What comes by the queue is judged as what is posted, and leaves the queue once that is settled.</summary>
+public class QueueTests(Moto moto) : IClassFixture<Moto> {
+    static void NeedsMoto() => Assert.SkipUnless(Moto.IsThere, "moto_server is not on PATH: pip install 'moto[server]'");
+
+    Task<ReceiverApp> StartAsync(string queue, FakeSns sns) =>
+        ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue, "Sqs:ServiceUrl=" + moto.Url], sns: sns);
+
+    [Fact]
+    public async Task What_lies_in_the_queue_is_kept_and_the_queue_is_empty_afterwards() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        var sns = new FakeSns();
+        for (int i = 0; i < 45; i++) await moto.SendAsync(queue, sns.Bounce($"user{i}@example.com", $"mail-{i}"));
+
+        await using var app = await StartAsync(queue, sns);
+
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        for (int i = 0; i < 45; i++) Assert.Equal(200, await app.StatusAsync($"/suppressed/user{i}@example.com"));
+        Assert.DoesNotContain("Warning", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_comes_by_the_queue_and_by_the_webhook_stands_once_in_the_history() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        var sns = new FakeSns();
+        string bounce = sns.Bounce("twice@example.com");
+        await using var app = await StartAsync(queue, sns);
+        Assert.Equal(200, (await app.PostAsync(bounce)).Status);
+
+        await moto.SendAsync(queue, bounce);
+
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        Assert.Single(await app.HistoryAsync("twice@example.com"));
+    }
+
+    [Fact]
+    public async Task A_message_of_a_topic_that_no_setting_names_is_refused_and_stays() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        var sns = new FakeSns();
+        var foreign = sns.Notification(FakeSns.SesBounce(["jane@example.com"]));
+        foreign["TopicArn"] = FakeSns.TopicArn + "-forgotten";
+        await moto.SendAsync(queue, sns.Sign(foreign));
+
+        await using var app = await StartAsync(queue, sns);
+
+        await Until.TrueAsync(() => Task.FromResult(app.Log.Text.Contains("is refused with 403, TopicArn", StringComparison.Ordinal)));
+        Assert.Equal(1, await moto.CountAsync(queue));
+    }
+
+    [Fact]
+    public async Task A_forged_body_is_not_believed_and_does_not_stay() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        var sns = new FakeSns();
+        var forged = JsonNode.Parse(sns.Bounce("genuine@example.com"))!;
+        forged["Message"] = FakeSns.SesBounce(["victim@example.com"]);
+        await moto.SendAsync(queue, forged.ToJsonString());
+        await moto.SendAsync(queue, FakeSns.SesBounce(["raw@example.com"]));
+        await moto.SendAsync(queue, "no JSON");
+        await moto.SendAsync(queue, sns.Bounce("after@example.com"));
+
+        await using var app = await StartAsync(queue, sns);
+
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        Assert.Equal(404, await app.StatusAsync("/suppressed/victim@example.com"));
+        Assert.Equal(404, await app.StatusAsync("/suppressed/raw@example.com"));
+        Assert.Equal(200, await app.StatusAsync("/suppressed/after@example.com"));
+        Assert.Contains("is refused with 403, the signature does not fit", app.Log.Text, StringComparison.Ordinal);
+        Assert.Contains("is refused with 400, no SNS envelope", app.Log.Text, StringComparison.Ordinal);
+        Assert.Contains(": 3 so far", app.Log.Text, StringComparison.Ordinal);
+        Assert.DoesNotContain("@example.com", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_message_whose_certificate_cannot_be_had_now_stays_in_the_queue_until_it_can() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        var sns = new FakeSns();
+        sns.Answer = (_, _) => Task.FromResult(new HttpResponseMessage(HttpStatusCode.ServiceUnavailable));
+        await moto.SendAsync(queue, sns.Bounce("later@example.com"));
+
+        await using var app = await StartAsync(queue, sns);
+
+        await Until.TrueAsync(() => app.Log.Text.Contains("such messages stay in the queue", StringComparison.Ordinal));
+        Assert.Equal(1, await moto.CountAsync(queue));
+        Assert.Equal(404, await app.StatusAsync("/suppressed/later@example.com"));
+
+        sns.Answer = sns.DefaultAnswerAsync;
+        await Until.TrueAsync(async () => {
+            app.Clock.Advance(TimeSpan.FromSeconds(61)); // a failed download is remembered for a minute
+            return await moto.CountAsync(queue) == 0;
+        });
+        Assert.Equal(200, await app.StatusAsync("/suppressed/later@example.com"));
+    }
+
+    [Fact]
+    public async Task A_receiver_that_stops_finishes_what_it_holds() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        var sns = new FakeSns();
+        var (asked, answer) = (new TaskCompletionSource(), new TaskCompletionSource());
+        sns.Answer = async (request, cancellation) => {
+            asked.TrySetResult();
+            await answer.Task;
+            return await sns.DefaultAnswerAsync(request, cancellation);
+        };
+        await moto.SendAsync(queue, sns.Bounce("held@example.com"));
+        var app = await StartAsync(queue, sns);
+        await asked.Task.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken);
+
+        var stopped = app.StopAsync();
+        answer.SetResult();
+        await stopped;
+        await app.DisposeAsync();
+
+        Assert.Equal(0, await moto.CountAsync(queue));
+        await using var again = await ReceiverApp.StartAsync(folder: app.Folder);
+        Assert.Equal(200, await again.StatusAsync("/suppressed/held@example.com"));
+    }
+
+    [Fact]
+    public async Task A_receiver_starts_and_answers_when_the_queue_cannot_be_reached_and_keeps_trying() {
+        string nobody = $"http://127.0.0.1:{Moto.FreePort()}";
+        await using var app = await ReceiverApp.StartAsync(["Sqs:QueueUrl=" + nobody + "/123456789012/q", "Sqs:ServiceUrl=" + nobody]);
+
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce("jane@example.com"))).Status);
+        Assert.Equal(200, await app.StatusAsync("/suppressed/jane@example.com"));
+        await Until.TrueAsync(() => app.Log.Text.Contains("The queue is asked again in 1 s: ", StringComparison.Ordinal));
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return app.Log.Text.Contains("The queue is asked again in 4 s: ", StringComparison.Ordinal);
+        });
+    }
+
+    [Fact]
+    public async Task A_queue_that_is_not_there_is_named_in_the_log_and_asked_again() {
+        NeedsMoto();
+        await using var app = await StartAsync(moto.Url + "/123456789012/no-such-queue", new FakeSns());
+
+        await Until.TrueAsync(() => app.Log.Text.Contains("The queue is asked again in 1 s: ", StringComparison.Ordinal));
+        Assert.Contains("NonExistentQueue", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("https://sqs.eu-west-1.amazonaws.com/123456789012/email-feedback", "https://sqs.eu-west-1.amazonaws.com", "eu-west-1")]
+    [InlineData("https://sqs.cn-north-1.amazonaws.com.cn/123456789012/q", "https://sqs.cn-north-1.amazonaws.com.cn", "cn-north-1")]
+    [InlineData("https://sqs-fips.us-gov-west-1.amazonaws.com/123456789012/q", "https://sqs-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1")]
+    [InlineData("https://vpce-1a-2b.sqs.us-east-2.vpce.amazonaws.com/123456789012/q", "https://vpce-1a-2b.sqs.us-east-2.vpce.amazonaws.com", "us-east-2")]
+    public void The_endpoint_and_the_region_are_those_of_the_queue_url(string url, string endpoint, string region) {
+        var settings = new Microsoft.Extensions.Configuration.ConfigurationManager { ["Sqs:QueueUrl"] = url };
+        Assert.Equal(new QueueAddress(url, endpoint, region), QueueAddress.From(settings));
+    }
+
+    [Theory]
+    [InlineData("Sqs:QueueUrl", "Sqs:QueueUrl=email-feedback")]
+    [InlineData("Sqs:QueueUrl", "Sqs:QueueUrl=arn:aws:sqs:eu-west-1:123456789012:email-feedback")]
+    [InlineData("Sqs:QueueUrl", "Sqs:QueueUrl=http://sqs.eu-west-1.amazonaws.com/123456789012/email-feedback")]
+    [InlineData("Sqs:QueueUrl", "Sqs:QueueUrl=https://sqs.eu-west-1.amazonaws.com/123456789012/email-feedback.fifo")]
+    [InlineData("Sqs:ServiceUrl", "Sqs:QueueUrl=http://localhost:4566/000000000000/q", "Sqs:ServiceUrl=localhost")]
+    public async Task A_wrong_setting_stops_the_start_and_is_named(string name, params string[] settings) =>
+        Assert.Contains(name, (await Assert.ThrowsAsync<Refusal>(() => ReceiverApp.StartAsync(settings))).Message, StringComparison.Ordinal);
+}
