@@ -81,8 +81,9 @@ sealed class QueueConsumer(QueueAddress queue, Intake intake, TimeProvider clock
         var request = new ReceiveMessageRequest(queue.Url) { MaxNumberOfMessages = Batch, WaitTimeSeconds = seconds };
         var messages = (await sqs.ReceiveMessageAsync(request, stopping)).Messages ?? []; // the SDK's word for none is null
         var verdicts = await Task.WhenAll(messages.Select(ReceiveAsync));
-        // A topic that is not named in Sns:TopicArns may be a setting that was forgotten, so its messages are not thrown away.
-        List<DeleteMessageBatchRequestEntry> done = [.. messages.Where((_, i) => verdicts[i].Status != 503 && verdicts[i] != Verdict.UnknownTopic)
+        // A topic or a version that is not allowed may be a wrong setting: such messages are not thrown away.
+        List<DeleteMessageBatchRequestEntry> done = [.. messages.Where((_, i) => verdicts[i].Status != 503
+            && verdicts[i] != Verdict.UnknownTopic && verdicts[i] != Verdict.UnsupportedVersion)
             .Select((message, i) => new DeleteMessageBatchRequestEntry($"{i}", message.ReceiptHandle))];
         // One that is not deleted comes again, and is known by its id: nothing is counted twice.
         if (done.Count > 0 && (await sqs.DeleteMessageBatchAsync(queue.Url, done, CancellationToken.None)).Failed is [var failed, ..])
