@@ -27,6 +27,7 @@ static class Receiver {
     /// <summary>Runs the receiver, or `rebuild`, until told to stop. A refused start is one line on stderr and exit code 1.</summary>
     public static async Task<int> RunAsync(string[] args) {
         try {
+            if (Extras.Command(args) is { } command) return await command;
             bool rebuild = args is ["rebuild", ..];
             await using var app = Build(rebuild ? args[1..] : args);
             if (rebuild) await app.Services.GetRequiredService<LiteDbStore>().RebuildAsync();
@@ -49,12 +50,12 @@ static class Receiver {
             .AddSingleton<SigningCertificates>().AddSingleton<Intake>().AddSingleton<Guard>().AddSingleton<Log>()
             .AddSingleton<Disk>().AddSingleton<Journal>().AddSingleton<LiteDbStore>()
             .AddSingleton<IFeedbackStore>(services => services.GetRequiredService<LiteDbStore>())
-            .AddHostedService(services => services.GetRequiredService<LiteDbStore>());
+            .AddHostedService(services => services.GetRequiredService<IFeedbackStore>());
         Extras.AddTo(builder);
         with?.Invoke(builder);
 
         var app = builder.Build();
-        app.Use(app.Services.GetRequiredService<Guard>().AdmitAsync);
+        app.Use(Problem.AnswerAsync).Use(app.Services.GetRequiredService<Guard>().AdmitAsync);
         app.MapPost("/sns", Endpoints.ReceiveAsync).AllowAnonymous();
         app.MapGet("/sns", Endpoints.Explain).AllowAnonymous();
         app.MapGet("/health", Endpoints.HealthAsync).AllowAnonymous();
@@ -67,12 +68,39 @@ static class Receiver {
     }
 }
 
-/// <summary>The seam for extras/: a file there implements its own line; without the file the call compiles to nothing.</summary>
+/// <summary>The seam for extras/: a file there implements its own lines; without the file a call compiles to nothing.</summary>
 static partial class Extras {
-    public static void AddTo(WebApplicationBuilder builder) => AddQueueConsumer(builder);
-    public static void MapTo(WebApplication app) => MapReports(app);
+    public static void AddTo(WebApplicationBuilder builder) {
+        AddPostgresStore(builder); // first, for what is started after the store is stopped before it
+        AddQueueConsumer(builder);
+        AddReports(builder);
+        AddAlerts(builder);
+        AddHook(builder);
+        AddMetrics(builder);
+    }
+    public static void MapTo(WebApplication app) {
+        MapLists(app);
+        MapReports(app);
+        MapMetrics(app);
+    }
+    /// <summary>Another command than to run; null when it is none of ours. The result is the exit code.</summary>
+    public static Task<int>? Command(string[] args) {
+        Task<int>? command = null;
+        RunSimulator(args, ref command);
+        RunCopy(args, ref command);
+        return command;
+    }
+    static partial void AddPostgresStore(WebApplicationBuilder builder); // extras/PostgresStore.cs
     static partial void AddQueueConsumer(WebApplicationBuilder builder); // extras/QueueConsumer.cs
-    static partial void MapReports(WebApplication app);                  // extras/Reports.cs
+    static partial void AddReports(WebApplicationBuilder builder);       // extras/Reports.cs
+    static partial void AddAlerts(WebApplicationBuilder builder);        // extras/Alerts.cs
+    static partial void AddHook(WebApplicationBuilder builder);          // extras/Hook.cs
+    static partial void AddMetrics(WebApplicationBuilder builder);       // extras/Metrics.cs
+    static partial void MapLists(WebApplication app);                    // extras/Lists.cs
+    static partial void MapReports(WebApplication app);
+    static partial void MapMetrics(WebApplication app);
+    static partial void RunSimulator(string[] args, ref Task<int>? command); // extras/Simulator.cs
+    static partial void RunCopy(string[] args, ref Task<int>? command);      // extras/PostgresStore.cs
 }
 
 /// <summary>The start is refused. The message is the one line that the operator reads.</summary>
@@ -108,7 +136,6 @@ sealed class ReceiverOptions : IValidatableObject {
         if (MinimumSignatureVersion is not (1 or 2)) yield return new("Sns:MinimumSignatureVersion must be 1 or 2");
         if (CertificateDirectory.Length == 0) yield return new("Sns:CertificateDirectory is empty");
         if (JournalDirectory.Length == 0) yield return new("Journal:Directory is empty");
-        if (!Feedback.StartsWith("Filename=", OrdinalIgnoreCase)) yield return new("ConnectionStrings:Feedback must be Filename=<path>");
         if (ApiKey is { Length: > 0 and < 16 }) yield return new("Api:Key is too short: 16 characters or more");
         if (SoftBounceLimit is < 0 or > 100) yield return new("Suppression:SoftBounceLimit must be 0 (off) to 100");
         if ("e\u0301".Normalize().Length != 1)
@@ -202,11 +229,21 @@ static class Endpoints {
         return commit == Commit.Kept ? TypedResults.NoContent() : Problem.Later(http, commit);
     }
     /// <summary>GET /history/{address}: its newest 1,000 events. `complete` is false when the follower was two seconds behind.</summary>
-    public static async Task<Results<ContentHttpResult, ProblemHttpResult>> HistoryAsync(HttpContext http, IFeedbackStore store) {
+    public static async Task<Results<FileContentHttpResult, ProblemHttpResult>> HistoryAsync(HttpContext http, IFeedbackStore store) {
         string address = AddressIn(http);
         if (!Address.IsAddress(address)) return Problem.NoAddress;
-        string? json = await store.HistoryAsync(Address.Key(address));
-        return json is null ? Problem.Later(http) : TypedResults.Text(json, "application/json");
+        bool complete = await store.CaughtUpAsync();
+        var newest = store.EventsAsync(new(Address: Address.Key(address)), http.RequestAborted).Take(1000);
+        var (body, json) = ApiJson.Write();
+        json.WriteStartObject();
+        json.WriteString("address", Address.Key(address));
+        json.WriteBoolean("complete", complete);
+        json.WriteStartArray("events");
+        await foreach (var (_, feedback) in newest) feedback.WriteTo(json);
+        json.WriteEndArray();
+        json.WriteEndObject();
+        json.Flush();
+        return TypedResults.Bytes(body.WrittenMemory, "application/json; charset=utf-8");
     }
     // What is done by hand counts even when the clock has gone back behind the last lift.
     static DateTimeOffset After(Known known, TimeProvider clock) =>
@@ -290,6 +327,9 @@ sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackSt
         options.Value.TopicArns.Distinct().ToFrozenDictionary(arn => arn, arn => Topic.Parse(arn)!);
     readonly ConcurrentDictionary<Verdict, (long Count, long LoggedAt)> _refused = new();
     int _large;
+    /// <summary>Told of every verdict, with the envelope where one could be read: it is genuine only when the status is 200.
+    /// Called on the thread that answers, so it must be quick.</summary>
+    public event Action<Verdict, Envelope?>? Answered;
     /// <summary>Receives the body of a request.</summary>
     public async Task<Verdict> ReceiveAsync(HttpRequest request, CancellationToken cancellation) {
         if (request.ContentLength > MaxBytes) return Refuse(Verdict.TooLarge);
@@ -310,14 +350,16 @@ sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackSt
     }
     /// <summary>Receives an envelope: Kept, Confirmed or Unread only once it is on disk.</summary>
     public async Task<Verdict> ReceiveAsync(Envelope envelope, CancellationToken cancellation) {
-        if (await VerifyAsync(envelope, cancellation) is { } refusal) return Refuse(refusal);
+        if (await VerifyAsync(envelope, cancellation) is { } refusal) return Refuse(refusal, envelope);
         bool confirms = envelope.Type == Envelope.SubscriptionConfirmation;
-        if (confirms && !await ConfirmAsync(envelope)) return Refuse(Verdict.NotConfirmed);
+        if (confirms && !await ConfirmAsync(envelope)) return Refuse(Verdict.NotConfirmed, envelope);
         if (envelope.Type == Envelope.UnsubscribeConfirmation) log.Unsubscribed(envelope.TopicArn);
         var entry = new Entry(clock.GetUtcNow(), envelope with { Token = null, SubscribeURL = null, Unsigned = null });
         var commit = await store.CommitAsync(entry);
-        if (commit != Commit.Kept) return Refuse(commit == Commit.Busy ? Verdict.Busy : Verdict.Unwritable);
-        return confirms ? Verdict.Confirmed : entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread;
+        if (commit != Commit.Kept) return Refuse(commit == Commit.Busy ? Verdict.Busy : Verdict.Unwritable, envelope);
+        var verdict = confirms ? Verdict.Confirmed : entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread;
+        Answered?.Invoke(verdict, envelope);
+        return verdict;
     }
     // Whether the envelope is genuine: null when it is. The cheapest check comes first.
     async ValueTask<Verdict?> VerifyAsync(Envelope envelope, CancellationToken cancellation) {
@@ -335,11 +377,12 @@ sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackSt
         + $"&TopicArn={Uri.EscapeDataString(envelope.TopicArn)}&Token={Uri.EscapeDataString(envelope.Token!)}", seconds: 10,
         "Confirmation of " + envelope.TopicArn) is not null;
     // Counted, and logged once in ten seconds at most: a flood must not fill the disk.
-    Verdict Refuse(Verdict verdict) {
+    Verdict Refuse(Verdict verdict, Envelope? envelope = null) {
         var (count, loggedAt) = _refused.GetValueOrDefault(verdict);
         bool due = count == 0 || clock.GetElapsedTime(loggedAt).TotalSeconds >= 10;
         _refused[verdict] = (count + 1, due ? clock.GetTimestamp() : loggedAt);
         if (due) log.Refused(verdict.Status, verdict.Why, count + 1);
+        Answered?.Invoke(verdict, envelope);
         return verdict;
     }
 }
@@ -484,7 +527,57 @@ sealed record Feedback(string Kind, string Address, string Recipient, DateTimeOf
     /// <summary>The same for a retry and for the other format, so that each event counts once. What may rightly repeat
     /// takes the SNS MessageId in place of the mail's.</summary>
     public string Id => $"{(Repeats ? SnsMessageId : MailId)}/{Kind.Replace(" ", "", StringComparison.Ordinal).ToLowerInvariant()}/{Type}/{Address}";
+    /// <summary>The values of one of the mail's tags; SES allows several.</summary>
+    public IEnumerable<string?> TagValues(string name) {
+        if (Tags is null) return [];
+        using var tags = JsonDocument.Parse(Tags);
+        return [.. tags.RootElement.Member(name).Elements().Select(value => value.AsText())];
+    }
     bool Repeats => MailId is null || Kind is "Open" or "Click" or "DeliveryDelay" or SesEvent.Subscription;
+    /// <summary>To the mailbox simulator: SES does not count such mail either.</summary>
+    public bool ToSimulator => Address.EndsWith("@simulator.amazonses.com", Ordinal);
+    /// <summary>The key that puts events into the order of their time: 48 bits of milliseconds, then the hash of Id.</summary>
+    public Guid SortKey => KeyAt(At.ToUnixTimeMilliseconds());
+    public Guid KeyAt(long milliseconds) => SortKeyOf(milliseconds, SHA256.HashData(Encoding.UTF8.GetBytes(Id)));
+    public static Guid SortKeyOf(long milliseconds, ReadOnlySpan<byte> hash) {
+        Span<byte> key = stackalloc byte[16];
+        BinaryPrimitives.WriteInt64BigEndian(key, Math.Clamp(milliseconds, 0, (1L << 48) - 1) << 16);
+        hash[..10].CopyTo(key[6..]);
+        return new Guid(key, bigEndian: true);
+    }
+    /// <summary>What SES said of it, by the names that the routes print and the stores keep.</summary>
+    public IEnumerable<(string Name, string? Value)> Texts => [("id", Id), ("kind", Kind), ("type", Type), ("subtype", SubType),
+        ("status", Status), ("detail", Detail), ("recipient", Recipient), ("mailId", MailId), ("subject", Subject), ("source", Source),
+        ("configurationSet", ConfigurationSet), ("snsMessageId", SnsMessageId)];
+    /// <summary>The event as the routes print it: without `mail`, and without what SES did not say.</summary>
+    public void WriteTo(Utf8JsonWriter json) {
+        json.WriteStartObject();
+        json.WriteString("at", At.UtcDateTime);
+        json.WriteString("address", Address);
+        foreach (var (name, value) in Texts) if (value is not null) json.WriteString(name, value);
+        if (Possible) json.WriteBoolean("possible", true);
+        if (Tags is not null) {
+            json.WritePropertyName("tags");
+            json.WriteRawValue(Tags);
+        }
+        json.WriteEndObject();
+    }
+}
+
+/// <summary>Which events are asked for: what is null lets everything pass. Since is inclusive, Until is not; Before is the sort key
+/// that ended the page before. Domain is the recipient's; Tag is one of the mail's, with its value.</summary>
+sealed record EventQuery(string? Kind = null, string? Address = null, DateTimeOffset? Since = null, DateTimeOffset? Until = null,
+    Guid? Before = null, string? Type = null, string? SubType = null, string? Domain = null, string? Subject = null, string? Source = null,
+    string? ConfigurationSet = null, (string Name, string Value)? Tag = null) {
+    public bool Matches(Feedback feedback) => Is(Kind, feedback.Kind) && Is(Address, feedback.Address)
+        && !(feedback.At < Since) && !(feedback.At >= Until) && Is(Type, feedback.Type) && Is(SubType, feedback.SubType)
+        && (Domain is null || feedback.Address.EndsWith("@" + Domain, Ordinal)) && Is(Subject, feedback.Subject) && Is(Source, feedback.Source)
+        && Is(ConfigurationSet, feedback.ConfigurationSet) && (Tag is not { } tag || feedback.TagValues(tag.Name).Contains(tag.Value));
+    static bool Is(string? wanted, string? value) => wanted is null || wanted == value;
+    /// <summary>The bounds of the sort keys that can match: inclusive, and exclusive.</summary>
+    public Guid Lowest => Since is { } since ? At(since) : Guid.Empty;
+    public Guid Highest => Until is { } until && At(until.AddMilliseconds(1)) is var end && !(end > Before) ? end : Before ?? Guid.AllBitsSet;
+    static Guid At(DateTimeOffset time) => Feedback.SortKeyOf(time.ToUnixTimeMilliseconds(), stackalloc byte[10]);
 }
 
 /// <summary>What a message says. Unread tells why nothing could be read; then it is kept as it is. Validates: SES or SNS
@@ -492,6 +585,8 @@ sealed record Feedback(string Kind, string Address, string Recipient, DateTimeOf
 sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread = null, bool Validates = false) {
     public const string Bounce = "Bounce", Complaint = "Complaint", Delivery = "Delivery", Subscription = "Subscription";
     public static readonly SesEvent None = new([]);
+    /// <summary>OnAccountSuppressionList and its like: SES never sent the mail.</summary>
+    public static bool IsFromList(string subType) => subType.StartsWith("On", Ordinal) && subType.EndsWith("SuppressionList", Ordinal);
 
     // What each kind calls its members. Null recipients: it names none, so it concerns everybody in mail.destination.
     static (string Body, string? Recipients, string? Type, string? SubType, string? Detail) Members(string kind) => kind switch {
@@ -623,10 +718,18 @@ static class Judgement {
         _ => known,
     };
 
-    /// <summary>By hand: under any other reason, and the last note wins.</summary>
-    public static Known Of(ManualSuppression manual, DateTimeOffset at, Known known) => at < known.LiftedAt ? known
-        : known.Suppressed ? known with { ByHand = true, Note = manual.Note ?? known.Note }
-        : known with { Reason = manual.Reason, Since = at, Note = manual.Note, ByHand = true };
+    /// <summary>By hand, or imported with a date and a reason of its own: the stronger reason stays, and the last note wins.</summary>
+    public static Known Of(ManualSuppression manual, DateTimeOffset at, Known known) {
+        var since = manual.Since ?? at;
+        if (since < known.LiftedAt) return known;
+        var after = known with { ByHand = true, Note = manual.Note ?? known.Note };
+        return Reason.Strength(manual.Reason) <= Reason.Strength(known.Reason) ? after : after with {
+            Reason = manual.Reason,
+            Since = known.Suppressed && known.Since < since ? known.Since : since,
+            Because = manual.Reason == Reason.Manual ? null : $"An imported list says so ({manual.Reason}).",
+            Event = null,
+        };
+    }
 
     /// <summary>Lifts every reason; the date stays, for evidence from before it. A lift that is known changes nothing.</summary>
     public static Known Lifted(DateTimeOffset at, Known known) => at <= known.LiftedAt ? known : new(LiftedAt: at,
@@ -682,8 +785,7 @@ static class Judgement {
         string mail = feedback.Subject is null ? "A mail" : $"A mail with the subject \"{feedback.Subject}\"", subType = feedback.SubType ?? "";
         string day = feedback.At.UtcDateTime.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture);
         string said = feedback.Detail is null ? "." : $". The other side said: {feedback.Detail}";
-        bool bySes = subType is "Suppressed" or "EmailValidationSuppressed" || (subType.StartsWith("On", StringComparison.Ordinal)
-            && subType.EndsWith("SuppressionList", StringComparison.Ordinal));
+        bool bySes = subType is "Suppressed" or "EmailValidationSuppressed" || SesEvent.IsFromList(subType);
         // As SES spelled it, for its list minds case; a quote would end the argument.
         string listed = feedback.Recipient.Trim().TrimEnd('>').Split('<')[^1].Replace("'", "'\\''", StringComparison.Ordinal);
         return feedback.Kind switch {
@@ -697,6 +799,39 @@ static class Judgement {
     }
 }
 
+/// <summary>So many of one kind in one hour or day: what the stores roll up. At is where that begins, UTC.</summary>
+sealed record Count(DateTimeOffset At, string Kind, string Type, string SubType, bool ToSimulator, long Number) {
+    /// <summary>The name of a roll-up. What SES says is cut to 64 characters, and to what cannot be taken for the bar.</summary>
+    public static string KeyOf(Feedback feedback, string hourOrDay) => string.Join('|', feedback.At.UtcDateTime.ToString(hourOrDay,
+        CultureInfo.InvariantCulture), Part(feedback.Kind), Part(feedback.Type), Part(feedback.SubType)) + (feedback.ToSimulator ? "|simulator" : "");
+    static string Part(string? text) => text is null ? "" : text[..Math.Min(text.Length, 64)].Replace('|', '/');
+    public static Count Of(string key, long number) => key.Split('|') is var parts && parts[0] is { Length: 10 } day
+        ? Of(parts, day + "T00", number) : Of(parts, parts[0], number);
+    static Count Of(string[] parts, string hour, long number) => new(DateTimeOffset.ParseExact(hour, Hour, CultureInfo.InvariantCulture,
+        DateTimeStyles.AssumeUniversal), parts[1], parts[2], parts[3], parts.Length > 4, number);
+    public const string Hour = "yyyy-MM-dd'T'HH", Day = "yyyy-MM-dd";
+}
+
+/// <summary>Rates as SES counts them, near enough: docs.aws.amazon.com/ses/latest/dg/monitor-sender-reputation.html
+/// A rate is null, unknown, while its denominator (Sends, Deliveries) is not collected.</summary>
+sealed record Rates(long Sends, long Deliveries, long Bounces, long Complaints) {
+    /// <summary>Where SES advises, puts the account under review, and pauses it; and how many mails it takes to say so.</summary>
+    public static readonly double[] BounceLines = [0.02, 0.05, 0.10], ComplaintLines = [0.0005, 0.001, 0.005];
+    public const int Enough = 200;
+    public double? BounceRate => Sends > 0 ? (double)Bounces / Sends : null;
+    public double? ComplaintRate => Deliveries > 0 ? (double)Complaints / Deliveries : null;
+    /// <summary>Hard bounces and complaints, without what SES's own list stopped, the simulator's, and not-spam.</summary>
+    public static Rates Of(IEnumerable<Count> counts) => counts.Where(count => !count.ToSimulator).Aggregate(new Rates(0, 0, 0, 0), (sum, count) =>
+        count switch {
+            { Kind: "Send" } => sum with { Sends = sum.Sends + count.Number },
+            { Kind: SesEvent.Delivery } => sum with { Deliveries = sum.Deliveries + count.Number },
+            _ when SesEvent.IsFromList(count.SubType) => sum,
+            { Kind: SesEvent.Bounce, Type: "Permanent" } => sum with { Bounces = sum.Bounces + count.Number },
+            { Kind: SesEvent.Complaint, Type: not "not-spam" } => sum with { Complaints = sum.Complaints + count.Number },
+            _ => sum,
+        });
+}
+
 // ---- 7. Journal -------------------------------------------------------------------------------------------------
 // The truth: one JSON object a line, and nothing is answered before it is on disk. LiteDB cannot promise that (its Commit
 // may return before anything is written), so it follows the journal and is rebuilt from it whenever it is in doubt.
@@ -704,12 +839,13 @@ static class Judgement {
 
 /// <summary>A change of state, as it stands in the journal: At is when we learned of it, and one of the others is set.</summary>
 sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [property: JsonPropertyName("message")] Envelope? Message = null,
-    [property: JsonPropertyName("suppress")] ManualSuppression? Suppress = null, [property: JsonPropertyName("lift")] Lift? Lift = null) {
+    [property: JsonPropertyName("suppress")] ManualSuppression? Suppress = null, [property: JsonPropertyName("lift")] Lift? Lift = null,
+    [property: JsonPropertyName("forget")] Forget? Forget = null, [property: JsonPropertyName("refused")] RefusedBody? Refused = null) {
     [JsonIgnore] public SesEvent Event { get; } = Message is null ? SesEvent.None : SesEvent.Read(Message);
     /// <summary>The addresses whose suppression this entry may change.</summary>
     [JsonIgnore]
     public IEnumerable<string> Addresses => Suppress is not null ? [Suppress.Address] : Lift is not null ? [Lift.Address]
-        : Event.Feedback.Select(feedback => feedback.Address);
+        : Forget is not null ? [Forget.Alias] : Event.Feedback.Select(feedback => feedback.Address);
     /// <summary>The line, with its line feed.</summary>
     public byte[] ToLine() => [.. JsonSerializer.SerializeToUtf8Bytes(this, SnsJson.Lines.Entry), (byte)'\n'];
     /// <summary>Null when the line is none of ours.</summary>
@@ -718,11 +854,15 @@ sealed record Entry([property: JsonPropertyName("at")] DateTimeOffset At, [prope
     }
 }
 
-/// <summary>An address suppressed by hand.</summary>
-sealed record ManualSuppression([property: JsonPropertyName("address")] string Address,
-    [property: JsonPropertyName("reason")] string Reason, [property: JsonPropertyName("note")] string? Note = null);
+/// <summary>An address suppressed by hand or by an import, which may know a reason and since when.</summary>
+sealed record ManualSuppression([property: JsonPropertyName("address")] string Address, [property: JsonPropertyName("reason")] string Reason,
+    [property: JsonPropertyName("note")] string? Note = null, [property: JsonPropertyName("since")] DateTimeOffset? Since = null);
 /// <summary>A suppression lifted by hand.</summary>
 sealed record Lift([property: JsonPropertyName("address")] string Address);
+/// <summary>A person was forgotten: what stays known of the address, under a keyed hash of it (null: nothing).</summary>
+sealed record Forget([property: JsonPropertyName("alias")] string Alias, [property: JsonPropertyName("known")] Known? Known);
+/// <summary>A body that was not believed, set down before it is thrown away where it lay.</summary>
+sealed record RefusedBody([property: JsonPropertyName("why")] string Why, [property: JsonPropertyName("body")] string Body);
 /// <summary>Kept: on disk, and look-ups know. Busy: too much is waiting. Unwritable: not now.</summary>
 enum Commit { Kept, Busy, Unwritable }
 
@@ -768,6 +908,7 @@ sealed class Journal : IDisposable {
         new BoundedChannelOptions(MaxWaiting) { SingleReader = true, AllowSynchronousContinuations = true });
     FileStream _segment;
     long _end;
+    bool _rolls;
     volatile bool _writable = true, _dead;
 
     public string Folder { get; }
@@ -777,6 +918,8 @@ sealed class Journal : IDisposable {
     public Action<Entry>? OnKept { get; set; }
     /// <summary>Everything before it is on disk.</summary>
     public long End { get { lock (Gate) return _end; } }
+    /// <summary>Told of every flush: how many entries it kept, and how long write and flush took. On the writer's thread.</summary>
+    public event Action<int, TimeSpan>? Flushed;
     /// <summary>Entries kept since the start.</summary>
     public long Kept { get; private set; }
     /// <exception cref="Refusal">Another process holds the folder, or it cannot be used.</exception>
@@ -842,9 +985,10 @@ sealed class Journal : IDisposable {
     }
 
     Commit Keep(List<Pending> batch) {
+        long began = Stopwatch.GetTimestamp();
         try {
             try {
-                if ((uint)_end >= SegmentBytes) Roll();
+                if ((uint)_end >= SegmentBytes || _rolls) Roll();
                 _disk.Write(_segment.SafeFileHandle, batch.ConvertAll(pending => pending.Line), (uint)_end);
             } catch (IOException full) {
                 // Takes the half-written batch back, so that the next try begins on a clean line.
@@ -863,8 +1007,10 @@ sealed class Journal : IDisposable {
             foreach (var pending in batch) {
                 (_end, Kept) = (_end + pending.Line.Length, Kept + 1);
                 if (pending.Entry is not null) OnKept?.Invoke(pending.Entry);
+                _rolls |= pending.Entry?.Forget is not null; // what stands before it is rewritten, in segments that are closed
             }
         _writable = true;
+        Flushed?.Invoke(batch.Count, Stopwatch.GetElapsedTime(began));
         return Commit.Kept;
     }
 
@@ -874,6 +1020,7 @@ sealed class Journal : IDisposable {
         _segment = Disk.Open(PathOf(Folder, next), FileShare.ReadWrite);
         full.Dispose();
         lock (Gate) _end = (long)next << 32;
+        _rolls = false;
     }
     /// <summary>The lines from a position on, for ever, each with the position after it. Empty stands for a blank line, and for
     /// none yet: then the position is as before. A line is good until the next.</summary>
@@ -912,29 +1059,67 @@ sealed class Journal : IDisposable {
 // copies the journal into LiteDB for history and counts, with its position in the transaction of the events it covers.
 
 /// <summary>What is kept. Once CommitAsync says Kept, the entry outlives a crash and FindAsync sees it; ids make all of it
-/// idempotent. Addresses are keys (<see cref="Address.Key"/>); null means that it cannot be told now.</summary>
-interface IFeedbackStore {
+/// idempotent. Addresses are keys (<see cref="Address.Key"/>); null means that it cannot be told now, and what cannot be null throws
+/// <see cref="Unavailable"/>. What only extras ask for, an extra answers.</summary>
+interface IFeedbackStore : IHostedService {
     Task<Commit> CommitAsync(Entry entry);
     ValueTask<Known?> FindAsync(string address);
-    /// <summary>The events of an address as JSON, newest first.</summary>
-    Task<string?> HistoryAsync(string address);
     Task<bool> IsWritableAsync();
+    /// <summary>Whether, within two seconds, everything committed before can be read back by what follows.</summary>
+    Task<bool> CaughtUpAsync();
+    /// <summary>Events with their sort keys, newest first, as they are read: a few at a time, however many there are.</summary>
+    IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query, CancellationToken cancellation);
+    /// <summary>The roll-ups from the hour or the day of `since` on, oldest first.</summary>
+    Task<IReadOnlyList<Count>> CountsAsync(bool hourly, DateTimeOffset since);
+    Task<StoreState> StateAsync();
+    /// <summary>What is known of each of several addresses, in their order.</summary>
+    async ValueTask<Known[]?> FindAsync(IReadOnlyList<string> addresses) {
+        var known = new Known[addresses.Count];
+        for (int i = 0; i < known.Length; i++)
+            if (await FindAsync(addresses[i]) is { } found) known[i] = found; else return null;
+        return known;
+    }
+    /// <summary>Every suppressed address after one, in ordinal order; not those of people who were forgotten.</summary>
+    IAsyncEnumerable<(string Address, Known Known)> SuppressionsAsync(string after, CancellationToken cancellation) => throw new Unavailable();
+    /// <summary>Changes whenever the suppressions do.</summary>
+    Task<string> SuppressionsVersionAsync() => throw new Unavailable();
+    /// <summary>Forgets a person (GDPR, article 17): events gone from everything on disk, a suppression kept as a keyed hash.</summary>
+    Task<Commit> ForgetAsync(string address) => throw new Unavailable();
+    /// <summary>The suppressions that began, changed or ended, oldest first; and the end of what was told of.</summary>
+    Task<IReadOnlyList<Change>> ChangesAsync(int most) => throw new Unavailable();
+    Task DropChangesAsync(long upTo) => throw new Unavailable();
 }
 
-sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, TimeProvider clock, Log log)
-    : IFeedbackStore, IHostedService {
+/// <summary>The store cannot be read now: 503, by <see cref="Problem.AnswerAsync"/>.</summary>
+sealed class Unavailable() : IOException("the store cannot be read now");
+
+/// <summary>A suppression that began, changed (Before and Reason) or ended (Reason is null), numbered in the order of what happened.</summary>
+sealed record Change(long Number, string Address, string? Before, string? Reason, DateTimeOffset At, string? Event);
+
+/// <summary>How the store is: its journal's bytes, how many of them wait to be copied and for how long, how many addresses are
+/// suppressed, how many messages lie unread, what each topic was seen to do, and what else its operator should hear.</summary>
+sealed record StoreState(string Name, long JournalBytes, long BehindBytes, TimeSpan Behind, long Suppressed, long Unread,
+    IReadOnlyList<TopicState> Topics, IReadOnlyList<string> Findings);
+
+/// <summary>What was seen of a topic, and when last. Doubled: one event came in two messages, as when both SES formats are on.</summary>
+sealed record TopicState(string TopicArn, DateTimeOffset? ConfirmedAt, DateTimeOffset? UnsubscribedAt, DateTimeOffset? ValidatedAt,
+    DateTimeOffset? LastAt, string? SignatureVersion, DateTimeOffset? DoubledAt);
+
+sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, TimeProvider clock, Log log) : IFeedbackStore {
     const int Batch = 256, CheckpointBytes = 16 << 20, BusyPerSecond = 2000;
     readonly ConcurrentDictionary<string, Known> _known = new(StringComparer.Ordinal);
-    readonly FeedbackFile _file = new(options.Value.Feedback.Split('=', ';')[1], clock, log);
+    readonly FeedbackFile _file = new(options.Value.Feedback.Split('=', ';').ElementAtOrDefault(1) ?? "", clock, log);
     readonly AutoResetEvent _wake = new(false);
     readonly ManualResetEventSlim _stop = new();
     readonly TaskCompletionSource _loaded = new(TaskCreationOptions.RunContinuationsAsynchronously);
     readonly Dictionary<long, int> _failures = []; // how often LiteDB failed at a position
     Thread? _follower;
-    long _told;
+    long _told, _copiedTo = clock.GetUtcNow().Ticks; // of the newest entry in LiteDB
     /// <summary>Begins to follow. After two seconds messages are let in, though look-ups say 503 until all is read.</summary>
     /// <exception cref="Refusal">feedback.db knows of more than the journal holds.</exception>
     public async Task StartAsync(CancellationToken cancellationToken) {
+        if (!options.Value.Feedback.StartsWith("Filename=", OrdinalIgnoreCase)) throw new Refusal("ConnectionStrings:Feedback must be Filename=<path>");
+        FinishForgetting();
         _file.Open();
         if (_file.Applied > journal.End) throw new Refusal($"{_file.Path} knows of more than the journal in {journal.Folder} holds: "
             + "restore the journal, or move the file away to begin anew");
@@ -965,13 +1150,35 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
 
     public Task<Commit> CommitAsync(Entry entry) => journal.AppendAsync(entry);
     public Task<bool> IsWritableAsync() => journal.IsWritableAsync();
-    public async Task<string?> HistoryAsync(string address) => _file.History(address, complete: await CaughtUpAsync());
     public ValueTask<Known?> FindAsync(string address) {
         bool loaded = _loaded.Task.IsCompleted; // asked first: a miss counts only if everything was there before it
-        return new(_known.TryGetValue(address, out var known) && (loaded || known.Suppressed) ? known : loaded ? Known.Nothing : null);
+        return new(_known.TryGetValue(Alias(address), out var known) && (loaded || known.Suppressed) ? known : loaded ? Known.Nothing : null);
     }
-    // Whether LiteDB has, within two seconds, all that is in the journal now.
-    async Task<bool> CaughtUpAsync() {
+    /// <summary>One collection's newest against the others', until all are read.</summary>
+    public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query,
+        [EnumeratorCancellation] CancellationToken cancellation) {
+        await CaughtUpAsync();
+        var heads = _file.Newest(query).Select(events => events.GetEnumerator()).Where(head => head.MoveNext()).ToList();
+        while (heads.MaxBy(head => head.Current.Key) is { } newest) {
+            cancellation.ThrowIfCancellationRequested();
+            if (query.Matches(newest.Current.Feedback)) yield return newest.Current;
+            if (!newest.MoveNext()) heads.Remove(newest);
+        }
+    }
+    public async Task<IReadOnlyList<Count>> CountsAsync(bool hourly, DateTimeOffset since) {
+        await CaughtUpAsync();
+        return _file.Counts(hourly ? "hourly" : "daily", since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture));
+    }
+    public Task<StoreState> StateAsync() {
+        long end = journal.End, applied = _file.Applied;
+        long Bytes(long position) => Journal.Segments(journal.Folder).Where(segment => segment < position >> 32)
+            .Sum(segment => new FileInfo(Journal.PathOf(journal.Folder, segment)).Length) + (uint)position;
+        var (unread, topics) = _file.State();
+        return Task.FromResult(new StoreState("LiteDB", Bytes(end), Bytes(end) - Bytes(applied),
+            TimeSpan.FromTicks(applied < end ? clock.GetUtcNow().Ticks - Volatile.Read(ref _copiedTo) : 0),
+            _known.LongCount(each => each.Value.Suppressed), unread, topics, []));
+    }
+    public async Task<bool> CaughtUpAsync() {
         long target = journal.End;
         for (var patience = Stopwatch.StartNew(); _file.Applied < target; await Task.Delay(2))
             if (patience.ElapsedMilliseconds > 2000) return false;
@@ -983,12 +1190,23 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
             Update(feedback.Address, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
         if (entry.Suppress is { } manual) Update(manual.Address, known => Judgement.Of(manual, entry.At, known));
         if (entry.Lift is { } lift) Update(lift.Address, known => Judgement.Lifted(entry.At, known));
+        if (entry.Forget?.Known is { } kept) _known[entry.Forget.Alias] = kept;
     }
 
     void Update(string address, Func<Known, Known> judge) {
-        var before = _known.GetValueOrDefault(address, Known.Nothing);
-        if (judge(before) is var after && !ReferenceEquals(before, after)) _known[address] = after;
+        var before = _known.GetValueOrDefault(address = Alias(address), Known.Nothing);
+        if (judge(before) is var after && ReferenceEquals(before, after)) return;
+        if (before.Reason != after.Reason) Changing(address, before, after); // before it can be seen
+        _known[address] = after;
     }
+    // Of a forgotten person only a keyed hash is known. There is no key while nobody was forgotten.
+    string Alias(string address) => _forgetKey is { } key && Forgotten(key, address) is var alias && _known.ContainsKey(alias) ? alias : address;
+    static string Forgotten(byte[] key, string address) =>
+        "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
+    byte[]? _forgetKey = File.Exists(ForgetKeyPath(journal)) ? File.ReadAllBytes(ForgetKeyPath(journal)) : null;
+    static string ForgetKeyPath(Journal journal) => Path.Combine(journal.Folder, "forget.key");
+    partial void FinishForgetting();                                     // extras/Lists.cs
+    partial void Changing(string address, Known before, Known after);    // extras/Hook.cs
 
     void Follow() {
         while (!_stop.IsSet)
@@ -1023,8 +1241,9 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
                 if (!_wake.WaitOne(TimeSpan.FromSeconds(5))) _file.Checkpoint(1);
                 continue;
             }
-            _file.Write(batch, at, _known);
+            _file.Write(batch, at, address => _known.TryGetValue(address = Alias(address), out var known) ? (address, known) : null);
             _file.Checkpoint(CheckpointBytes);
+            if (batch.LastOrDefault(each => each.Entry is not null).Entry is { } last) Volatile.Write(ref _copiedTo, last.At.UtcTicks);
             batch.Clear();
             Tell("copying the journal", at);
             // While acknowledgements are busy, LiteDB gets a tenth of a core, not half the machine.
@@ -1058,9 +1277,9 @@ sealed class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, Tim
 /// <summary>feedback.db: LiteDB as <see cref="LiteDbStore"/> needs it, one caller at a time, since 5.0.20 breaks under concurrent
 /// readers. Times are Int64 milliseconds UTC; `mail`, `tags` and `known` are JSON text.</summary>
 sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
-    const int Schema = 1;
-    static readonly string[] WithEmail = ["email_bounces", "email_complaints", "email_events"];
-    static readonly JsonSerializerOptions Readable = new() { Encoder = Receiver.Relaxed };
+    const int Schema = 2;
+    // The collections of events, and what each calls the time.
+    static readonly (string Name, string Time)[] WithEmail = [("email_bounces", "bounced_at"), ("email_complaints", "complained_at"), ("email_events", "at")];
     readonly Lock _gate = new();
     readonly string _mark = path + ".open",
         _logPath = System.IO.Path.ChangeExtension(path, null) + "-log" + System.IO.Path.GetExtension(path);
@@ -1093,7 +1312,10 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
         _database = new LiteDatabase(new LiteEngine(new EngineSettings {
             DataStream = _data, LogStream = _pages, TempStream = new MemoryStream(), Collation = Collation.Binary,
         })) { CheckpointSize = 0, UtcDate = true, Timeout = TimeSpan.FromSeconds(5) };
-        foreach (string name in WithEmail) _database.GetCollection(name).EnsureIndex("email", "$.email");
+        foreach (var (name, _) in WithEmail) {
+            _database.GetCollection(name).EnsureIndex("email", "$.email");
+            _database.GetCollection(name).EnsureIndex("sort_key", "$.sort_key");
+        }
         var meta = _database.GetCollection("meta").FindById("journal");
         if (meta is not null && meta["schema"] != Schema) throw new LiteException(0, "written by another version");
         _applied = meta is null ? 0 : meta["position"].AsInt64;
@@ -1131,54 +1353,59 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     public void Checkpoint(long bytes) { lock (_gate) if (Database is var database && _pages!.Length >= bytes) database.Checkpoint(); }
     /// <summary>Writes what a run of entries adds, and the position after it, in one transaction. Nothing is counted twice.</summary>
     /// <exception cref="LiteException">Nothing was written.</exception>
-    public void Write(List<(long At, Entry? Entry)> entries, long end, ConcurrentDictionary<string, Known> known) {
+    public void Write(List<(long At, Entry? Entry)> entries, long end, Func<string, (string Address, Known Known)?> known) {
         lock (_gate) {
             if (_boot is not null) File.WriteAllText(_mark, _boot); // before the first write, and not at a start on a full disk
             _boot = null;
             if (!Database.BeginTrans()) throw new LiteException(0, "a transaction is open already");
-            var counts = new Dictionary<string, long>(StringComparer.Ordinal);
-            foreach (var feedback in entries.SelectMany(each => each.Entry?.Event.Feedback ?? [])) Insert(feedback, counts);
-            foreach (var (counter, added) in counts) Change("daily", counter, day => day["n"] = day["n"].AsInt64 + added);
-            foreach (string address in entries.SelectMany(each => each.Entry?.Addresses ?? []).Distinct())
-                if (known.TryGetValue(address, out var now)) Change("suppressions", address, stored =>
+            var counts = new Dictionary<(string, string), long>();
+            foreach (var (_, entry) in entries)
+                foreach (var feedback in entry?.Event.Feedback ?? []) Insert(feedback, entry!.Message!.TopicArn, counts);
+            foreach (var ((collection, counter), added) in counts) Change(collection, counter, count => count["n"] = count["n"].AsInt64 + added);
+            foreach (string email in entries.SelectMany(each => each.Entry?.Addresses ?? []).Distinct())
+                if (known(email) is var (address, now)) Change("suppressions", address, stored =>
                     (stored["reason"], stored["since"], stored["known"]) = (now.Reason, now.Since.ToUnixTimeMilliseconds(),
                         JsonSerializer.Serialize(now, SnsJson.Default.Known)));
+            WriteChanges(); // after the suppressions were read, so that none is stored without its change
             foreach (var (at, entry) in entries) WriteOthers(at, entry);
+            foreach (var topic in entries.Where(each => each.Entry?.Message is not null).GroupBy(each => each.Entry!.Message!.TopicArn))
+                Change("subscriptions", topic.Key, seen => (seen["last_at"], seen["signature_version"]) =
+                    (topic.Last().Entry!.At.ToUnixTimeMilliseconds(), topic.Last().Entry!.Message!.SignatureVersion));
             Change("meta", "journal", meta => (meta["schema"], meta["position"]) = (Schema, end));
             if (!Database.Commit()) throw new LiteException(0, "the transaction was lost");
             _applied = end;
         }
     }
+    partial void WriteChanges(); // extras/Hook.cs
 
-    void Insert(Feedback feedback, Dictionary<string, long> counts) {
-        string time = feedback.Kind switch { SesEvent.Bounce => "bounced_at", SesEvent.Complaint => "complained_at", _ => "at" };
-        var collection = Database.GetCollection(WithEmail[time switch { "bounced_at" => 0, "complained_at" => 1, _ => 2 }]);
-        // The time that SES writes into a mail's id, so that neighbours in time are neighbours in the file, then a hash.
-        Span<byte> id = SHA256.HashData(Encoding.UTF8.GetBytes(feedback.Id));
-        if (feedback.MailId is { Length: > 16 } mail) Convert.FromHexString(mail.AsSpan(4, 12), id[..6], out _, out _);
-        var document = new BsonDocument { ["_id"] = new Guid(id[..16], bigEndian: true), ["email"] = feedback.Address };
-        if (collection.Exists(BsonExpression.Create("_id = @0", document["_id"]))) return;
+    void Insert(Feedback feedback, string topicArn, Dictionary<(string, string), long> counts) {
+        var (name, time) = CollectionOf(feedback.Kind);
+        // The time that SES writes into a mail's id, so that neighbours in time are neighbours in the file, and the same in both formats.
+        var id = feedback.KeyAt(feedback.MailId is { Length: > 16 } mail && long.TryParse(mail.AsSpan(4, 12), NumberStyles.AllowHexSpecifier,
+            CultureInfo.InvariantCulture, out long sent) ? sent : 0);
+        if (Database.GetCollection(name).FindById(id) is { } before) {
+            if (before["snsMessageId"].AsString != feedback.SnsMessageId)
+                Change("subscriptions", topicArn, seen => seen["doubled_at"] = feedback.At.ToUnixTimeMilliseconds());
+            return;
+        }
+        var document = new BsonDocument { ["_id"] = id, ["email"] = feedback.Address, ["sort_key"] = feedback.SortKey };
         document[time] = feedback.At.ToUnixTimeMilliseconds();
         if (feedback.Possible) document["possible"] = true;
-        foreach (var (name, value) in (ReadOnlySpan<(string, string?)>)[("id", feedback.Id), ("kind", feedback.Kind),
-            ("type", feedback.Type), ("subtype", feedback.SubType), ("status", feedback.Status), ("detail", feedback.Detail),
-            ("recipient", feedback.Recipient), ("mail_id", feedback.MailId), ("subject", feedback.Subject), ("source", feedback.Source),
-            ("configuration_set", feedback.ConfigurationSet), ("sns_message_id", feedback.SnsMessageId), ("tags", feedback.Tags),
-            ("mail", time == "at" ? null : feedback.Mail)])
-            if (value is not null) document[name] = value;
-        collection.Insert(document);
-        string day = feedback.At.UtcDateTime.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture);
-        string counter = $"{day}|{feedback.Kind}|{feedback.Type}|{feedback.SubType}";
-        if (feedback.Address.EndsWith("@simulator.amazonses.com", Ordinal)) counter += "|simulator"; // not counted by SES either
-        CollectionsMarshal.GetValueRefOrAddDefault(counts, counter, out _)++;
+        foreach (var (member, value) in feedback.Texts) if (value is not null) document[member] = value;
+        if (feedback.Tags is not null) document["tags"] = feedback.Tags;
+        if (time != "at" && feedback.Mail is not null) document["mail"] = feedback.Mail;
+        Database.GetCollection(name).Insert(document);
+        CollectionsMarshal.GetValueRefOrAddDefault(counts, ("daily", Count.KeyOf(feedback, Count.Day)), out _)++;
+        CollectionsMarshal.GetValueRefOrAddDefault(counts, ("hourly", Count.KeyOf(feedback, Count.Hour)), out _)++;
     }
 
     void WriteOthers(long at, Entry? entry) {
-        if (entry is { Message: null }) return;
+        if (entry is { Message: null, Refused: null }) return;
         if (entry?.Message is not { } message || entry.Event.Unread is not null)
             Change("unread", entry?.Message?.MessageId ?? $"journal/{at >> 32}/{(uint)at}", unread =>
                 (unread["at"], unread["topic_arn"], unread["why"], unread["message"]) = (entry?.At.ToUnixTimeMilliseconds(),
-                    entry?.Message?.TopicArn, entry?.Event.Unread ?? "no entry that can be stored", entry?.Message?.Message));
+                    entry?.Message?.TopicArn, entry?.Event.Unread ?? entry?.Refused?.Why ?? "no entry that can be stored",
+                    entry?.Message?.Message ?? entry?.Refused?.Body));
         else if (message.Type != Envelope.Notification || entry.Event.Validates)
             Change("subscriptions", message.TopicArn, subscription => subscription[message.Type == Envelope.Notification ? "validated_at"
                 : message.Type == Envelope.SubscriptionConfirmation ? "confirmed_at" : "unsubscribed_at"] = entry.At.ToUnixTimeMilliseconds());
@@ -1194,41 +1421,60 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
         lock (_gate) return [.. Database.GetCollection("suppressions").FindAll().Select(document =>
             (document["_id"].AsString, JsonSerializer.Deserialize(document["known"].AsString, SnsJson.Default.Known)!))];
     }
-    /// <summary>The newest 1,000 events of an address as JSON; null while the file is not open, and when it turns out damaged.</summary>
-    public string? History(string address, bool complete) {
-        lock (_gate)
-            try { return _database is null ? null : Newest(address, complete); } catch (Exception e) { // LiteDB's own can be anything
+    /// <summary>The roll-ups from a key on.</summary>
+    public List<Count> Counts(string collection, string from) => Guarded(() => Database.GetCollection(collection)
+        .Find(BsonExpression.Create("_id BETWEEN @0 AND @1", from, "~")).Select(count => Count.Of(count["_id"].AsString, count["n"].AsInt64)).ToList());
+    /// <summary>How many messages lie unread, and what each topic was seen to do.</summary>
+    public (long Unread, List<TopicState> Topics) State() => Guarded(() => (Database.GetCollection("unread").LongCount(),
+        Database.GetCollection("subscriptions").FindAll().Select(topic => {
+            DateTimeOffset? At(string name) => topic[name].IsInt64 ? DateTimeOffset.FromUnixTimeMilliseconds(topic[name].AsInt64) : null;
+            return new TopicState(topic["_id"].AsString, At("confirmed_at"), At("unsubscribed_at"), At("validated_at"), At("last_at"),
+                topic["signature_version"].AsString, At("doubled_at"));
+        }).ToList()));
+    /// <summary>The events of each collection, newest first, read a few at a time so that nobody waits long for the gate.</summary>
+    public IEnumerable<IEnumerable<(Guid Key, Feedback Feedback)>> Newest(EventQuery query) =>
+        (query.Kind is null ? WithEmail : [CollectionOf(query.Kind)]).Select(collection => Newest(collection.Name, collection.Time, query));
+    static (string Name, string Time) CollectionOf(string kind) => WithEmail[kind switch { SesEvent.Bounce => 0, SesEvent.Complaint => 1, _ => 2 }];
+
+    IEnumerable<(Guid Key, Feedback Feedback)> Newest(string name, string time, EventQuery query) {
+        var highest = query.Highest;
+        for (int count = query.Address is null ? 32 : 1024; ; count = 512) {
+            var events = Guarded(() => Read(name, query, highest, count));
+            foreach (var each in events) if (each["sort_key"].AsGuid is var key && key < highest) yield return (key, FeedbackOf(each, time));
+            if (events.Count < count) yield break;
+            highest = events[^1]["sort_key"].AsGuid;
+        }
+    }
+
+    List<BsonDocument> Read(string name, EventQuery query, Guid highest, int count) {
+        var between = BsonExpression.Create("$.sort_key BETWEEN @0 AND @1", query.Lowest, highest);
+        if (query.Address is null) return Database.GetCollection(name).Query().Where(between).OrderByDescending("$.sort_key").Limit(count).ToList();
+        var newest = new PriorityQueue<BsonDocument, Guid>();
+        foreach (var document in Database.GetCollection(name).Find(BsonExpression.Create("$.email = @0", query.Address))) {
+            if (document["sort_key"].AsGuid is var key && key >= query.Lowest && key < highest) newest.Enqueue(document, key);
+            if (newest.Count > count) newest.Dequeue();
+        }
+        return [.. newest.UnorderedItems.OrderByDescending(item => item.Priority).Select(item => item.Element)];
+    }
+
+    static Feedback FeedbackOf(BsonDocument document, string time) {
+        string? Text(string name) => document[name].IsString ? document[name].AsString : null;
+        return new(Text("kind")!, Text("email")!, Text("recipient")!, DateTimeOffset.FromUnixTimeMilliseconds(document[time].AsInt64), Text("type"),
+            Text("subtype"), Text("status"), Text("detail"), document["possible"].IsBoolean, Text("mailId"), Text("subject"), Text("source"),
+            Text("configurationSet"), Text("tags"), Text("mail"), Text("snsMessageId")!);
+    }
+    // LiteDB's own exceptions can be anything: the file is damaged then, and built anew.
+    T Guarded<T>(Func<T> read) {
+        lock (_gate) {
+            if (_database is null) throw new Unavailable();
+            try { return read(); } catch (Exception e) {
                 log.FollowerFailed(e.GetType().Name, e.Message);
                 Abandon();
                 MoveAside("damaged");
-                return null;
+                throw new Unavailable();
             }
-    }
-
-    string Newest(string address, bool complete) {
-        var newest = new PriorityQueue<JsonNode, long>();
-        var mine = BsonExpression.Create("$.email = @0", address);
-        foreach (var (json, at) in WithEmail.SelectMany(name => Database.GetCollection(name).Find(mine)).Select(JsonOf)) {
-            newest.Enqueue(json, at);
-            if (newest.Count > 1000) newest.Dequeue();
         }
-        JsonArray events = [.. newest.UnorderedItems.OrderByDescending(item => item.Priority).Select(item => item.Element)];
-        return new JsonObject { ["address"] = address, ["complete"] = complete, ["events"] = events }.ToJsonString(Readable);
     }
-    // mail_id becomes mailId, times become ISO 8601, and `mail` stays behind.
-    static (JsonNode Json, long At) JsonOf(BsonDocument document) {
-        var (json, at) = (new JsonObject(), 0L);
-        foreach (var (name, value) in document) {
-            if (name is "_id" or "email" or "mail") continue;
-            if (value.IsInt64) (at, json["at"]) = (value.AsInt64, DateTimeOffset.FromUnixTimeMilliseconds(value.AsInt64).UtcDateTime);
-            else if (value.IsBoolean) json[name] = value.AsBoolean;
-            else if (name == "tags") json[name] = JsonNode.Parse(value.AsString);
-            else json[SnakeCase.Replace(name, match => match.Value[1..].ToUpperInvariant())] = value.AsString;
-        }
-        return (json, at);
-    }
-
-    [GeneratedRegex("_[a-z]")] static partial Regex SnakeCase { get; }
 }
 
 // ---- 9. Plumbing ------------------------------------------------------------------------------------------------
@@ -1260,13 +1506,17 @@ sealed record SuppressBody(string? Reason = null, string? Note = null) {
 /// <summary>RFC 9457 problem details, for everything but /sns.</summary>
 static class Problem {
     public static ProblemHttpResult NoAddress => Of(400, "That is no e-mail address.");
+    /// <summary>What broke, as an answer: 503 when the store cannot be read now. Once an answer has begun, it is broken off instead.</summary>
+    public static async Task AnswerAsync(HttpContext context, RequestDelegate next) {
+        try { await next(context); } catch (Unavailable) when (!context.Response.HasStarted) { await Later(context).ExecuteAsync(context); }
+    }
     public static ProblemHttpResult Of(int status, string why) => TypedResults.Problem(why, statusCode: status);
     public static ProblemHttpResult Later(HttpContext context, Commit commit = Commit.Kept) {
         context.Response.Headers.RetryAfter = "5";
         return Of(503, commit switch {
             Commit.Busy => "Too much is waiting.",
             Commit.Unwritable => "The journal cannot be written now.",
-            _ => "The suppressions are still being read from disk.",
+            _ => "What is stored cannot be read yet.",
         });
     }
 }
@@ -1283,7 +1533,11 @@ sealed partial class SnsJson : JsonSerializerContext {
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, AllowDuplicateProperties = false,
     UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow)]
 [JsonSerializable(typeof(Answer)), JsonSerializable(typeof(SuppressBody)), JsonSerializable(typeof(ProblemDetails))]
-sealed partial class ApiJson : JsonSerializerContext;
+sealed partial class ApiJson : JsonSerializerContext {
+    /// <summary>Where JSON is written that no type stands for.</summary>
+    public static (ArrayBufferWriter<byte> Body, Utf8JsonWriter Json) Write() =>
+        new ArrayBufferWriter<byte>() is var body ? (body, new(body, new() { Encoder = Receiver.Relaxed })) : default;
+}
 
 static class Iso8601 {
     /// <summary>Lenient, for SES also prints "2018-10-08T14:05:45 +0000".</summary>
