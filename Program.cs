@@ -722,7 +722,10 @@ static class Judgement {
     public static Known Of(ManualSuppression manual, DateTimeOffset at, Known known) {
         var since = manual.Since ?? at;
         if (since < known.LiftedAt) return known;
-        var after = known with { ByHand = true, Note = manual.Note ?? known.Note };
+        if (manual.Reason == Reason.Unsubscribe && since <= known.PreferenceAt) return known;
+        var after = known with { Note = manual.Note ?? known.Note };
+        if (manual.Reason == Reason.Unsubscribe) after = after with { PreferenceAt = since };
+        if (manual.Reason == Reason.Manual) after = after with { ByHand = true };
         return Reason.Strength(manual.Reason) <= Reason.Strength(known.Reason) ? after : after with {
             Reason = manual.Reason,
             Since = known.Suppressed && known.Since < since ? known.Since : since,

@@ -165,4 +165,40 @@ public sealed class JudgementTests {
         Assert.Equal("a", After(ByHand(1, "a"), ByHand(2)).Note);
         Assert.Equal(At(1), After(ByHand(1, "a"), ByHand(2, "b")).Since);
     }
+
+    [Theory]
+    [InlineData("complaint", "bounce", "complaint")]
+    [InlineData("bounce", "complaint", "complaint")]
+    [InlineData("manual", "unsubscribe", "unsubscribe")]
+    [InlineData("unsubscribe", "manual", "unsubscribe")]
+    public void Of_two_imported_reasons_the_stronger_stays_with_the_first_date(string first, string second, string stays) {
+        var known = After(Imported(first, 5, since: 2), Imported(second, 6, since: 4));
+
+        Assert.Equal((stays, At(2)), (known.Reason, known.Since));
+    }
+
+    [Fact]
+    public void An_import_takes_its_own_date_and_the_time_of_the_import_where_it_has_none() {
+        Assert.Equal(At(1), After(Imported("bounce", 5, since: 1)).Since);
+        Assert.Equal(At(5), After(Imported("bounce", 5)).Since);
+        Assert.Equal(At(1), After(Bounce(3), Imported("complaint", 5, since: 1)).Since);
+    }
+
+    [Fact]
+    public void What_an_import_dates_before_a_lift_stays_lifted() {
+        Assert.Null(After(ByHand(1), Lift(3), Imported("complaint", 5, since: 2)).Reason);
+        Assert.Equal("complaint", After(ByHand(1), Lift(3), Imported("complaint", 5)).Reason);
+    }
+
+    [Fact]
+    public void An_imported_unsubscription_ends_when_the_person_subscribes_again() {
+        Assert.Null(After(Imported("unsubscribe", 5, since: 2), Subscribe(3)).Reason);
+        Assert.Equal("unsubscribe", After(Imported("unsubscribe", 5, since: 4), Subscribe(3)).Reason);
+        Assert.Null(After(Subscribe(3), Imported("unsubscribe", 5, since: 2)).Reason);
+        Assert.Equal("manual", After(ByHand(1), Imported("unsubscribe", 5, since: 2), Subscribe(3)).Reason);
+    }
+
+    [Fact]
+    public void An_imported_reason_is_told_as_such() =>
+        Assert.Equal("An imported list says so (bounce).", After(Imported("bounce")).Because);
 }

@@ -17,6 +17,10 @@ public sealed class ReplayTests {
         ("AutoReply", false, (_, minute) => AutoReply($"mail {minute}", minute)),
         ("Delivery", false, (mail, minute) => Delivery(mail, minute)),
         ("ByHand", true, (mail, minute) => ByHand(minute, "note on " + mail)),
+        ("ImportedBounce", true, (_, minute) => Imported("bounce", minute, Math.Max(0, minute - 2))),
+        ("ImportedComplaint", true, (mail, minute) => Imported("complaint", minute, note: mail)),
+        ("ImportedUnsubscribe", true, (_, minute) => Imported("unsubscribe", minute, Math.Max(0, minute - 2))),
+        ("ImportedManual", true, (mail, minute) => Imported("manual", minute, Math.Max(0, minute - 1), mail)),
         ("Lift", true, (_, minute) => Lift(minute)),
     ];
 

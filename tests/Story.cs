@@ -27,6 +27,8 @@ static class Story {
     public static Step Delivery(string mail, int at = 0) => Event("Delivery", at: at, mail: mail);
     public static Step ByHand(int at = 0, string? note = null) =>
         (known, _) => Judgement.Of(new ManualSuppression("jane@example.com", "manual", note), At(at), known);
+    public static Step Imported(string reason, int at = 0, int? since = null, string? note = null) =>
+        (known, _) => Judgement.Of(new ManualSuppression("jane@example.com", reason, note, since is { } minute ? At(minute) : null), At(at), known);
     public static Step Lift(int at) => (known, _) => Judgement.Lifted(At(at), known);
 
     public static Known After(params Step[] steps) => AfterWith(0, steps);
