@@ -1,7 +1,7 @@
 # terraform test: what infra.tf promises, tried without an AWS account. The mocked provider makes nothing; it answers
 # with the values below where AWS would, and invents the rest. Runs share one state, as successive applies would.
 #
-# Not seen from here: the order in which things are made (terraform graph shows it), and what only AWS can refuse.
+# Not seen from here: what only AWS can refuse.
 
 mock_provider "aws" {
   mock_data "aws_caller_identity" {
@@ -31,6 +31,58 @@ mock_provider "aws" {
       secret           = "this-is-the-secret"
       encrypted_secret = "this-is-encrypted"
     }
+  }
+}
+
+# --- the order in which things are made -------------------------------------------------------------------------------
+# A plan with a target holds that target and what it waits for, nothing else. What it does not wait for is unknown there, and
+# an unknown condition fails. (Terraform warns that targets are for emergencies, and here they are the point.) These runs
+# come first and make nothing, so that nothing is there yet.
+
+run "events_are_sent_after_the_topic_lets_ses_in" {
+  command = plan
+  plan_options { target = [aws_sesv2_configuration_set_event_destination.feedback] }
+  assert {
+    condition     = aws_sns_topic_policy.feedback != null
+    error_message = "SES publishes a test message while the destination is made: the topic's policy has to be there first"
+  }
+}
+
+run "events_are_sent_after_the_queue_is_subscribed" {
+  command = plan
+  plan_options { target = [aws_sesv2_configuration_set_event_destination.feedback] }
+  assert {
+    condition     = aws_sns_topic_subscription.queue[0].protocol == "sqs"
+    error_message = "SNS drops what nobody is subscribed to"
+  }
+}
+
+run "events_are_sent_after_the_webhook_is_subscribed" {
+  command = plan
+  variables { webhook_url = "https://feedback.example.com/sns" }
+  plan_options { target = [aws_sesv2_configuration_set_event_destination.feedback] }
+  assert {
+    condition     = aws_sns_topic_subscription.webhook[0].protocol == "https"
+    error_message = "SNS drops what nobody is subscribed to"
+  }
+}
+
+run "the_queue_is_subscribed_after_it_lets_the_topic_in" {
+  command = plan
+  plan_options { target = [aws_sns_topic_subscription.queue] }
+  assert {
+    condition     = aws_sqs_queue_policy.feedback != null
+    error_message = "what SNS sends before the queue's policy is there is lost"
+  }
+}
+
+run "the_webhook_is_subscribed_after_its_queue_lets_the_topic_in" {
+  command = plan
+  variables { webhook_url = "https://feedback.example.com/sns" }
+  plan_options { target = [aws_sns_topic_subscription.webhook] }
+  assert {
+    condition     = aws_sqs_queue_policy.feedback != null
+    error_message = "a dead letter that comes before the queue's policy is lost"
   }
 }
 
