@@ -462,14 +462,15 @@ output "secret_settings" {
   sensitive   = true # terraform apply then prints <sensitive> in its place
 }
 
+# These two are told by the policies, not by the topic and the queue: the same values, once SES and SNS are let in.
 output "topic_arn" {
   description = "Sns__TopicArns__0: the topic the receiver may believe."
-  value       = aws_sns_topic.feedback.arn
+  value       = aws_sns_topic_policy.feedback.arn
 }
 
 output "queue_url" {
   description = "Sqs__QueueUrl: the queue the receiver polls."
-  value       = aws_sqs_queue.feedback.url
+  value       = aws_sqs_queue_policy.feedback.queue_url
 }
 
 output "access_key_id" {
@@ -489,7 +490,7 @@ output "configuration_set_name" {
 
 output "webhook_url" {
   description = "Where SNS posts; null when the queue is subscribed instead."
-  value       = var.webhook_url
+  value       = one(aws_sns_topic_subscription.webhook[*].endpoint)
 }
 
 output "receiver_policy_arn" {

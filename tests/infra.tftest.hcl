@@ -35,54 +35,34 @@ mock_provider "aws" {
 }
 
 # --- the order in which things are made -------------------------------------------------------------------------------
-# A plan with a target holds that target and what it waits for, nothing else. What it does not wait for is unknown there, and
-# an unknown condition fails. (Terraform warns that targets are for emergencies, and here they are the point.) These runs
-# come first and make nothing, so that nothing is there yet.
+# With a target, only that target and what it waits for is made, and of the outputs only those come out whose resources
+# are among these. So an output tells that its resource comes first. These runs come before all others, while there is
+# nothing yet. (Terraform warns that targets are for emergencies; here they are the point.)
 
-run "events_are_sent_after_the_topic_lets_ses_in" {
-  command = plan
-  plan_options { target = [aws_sesv2_configuration_set_event_destination.feedback] }
-  assert {
-    condition     = aws_sns_topic_policy.feedback != null
-    error_message = "SES publishes a test message while the destination is made: the topic's policy has to be there first"
-  }
-}
-
-run "events_are_sent_after_the_queue_is_subscribed" {
-  command = plan
-  plan_options { target = [aws_sesv2_configuration_set_event_destination.feedback] }
-  assert {
-    condition     = aws_sns_topic_subscription.queue[0].protocol == "sqs"
-    error_message = "SNS drops what nobody is subscribed to"
-  }
-}
-
-run "events_are_sent_after_the_webhook_is_subscribed" {
+run "the_webhook_is_subscribed_before_events_are_sent" {
   command = plan
   variables { webhook_url = "https://feedback.example.com/sns" }
   plan_options { target = [aws_sesv2_configuration_set_event_destination.feedback] }
   assert {
-    condition     = aws_sns_topic_subscription.webhook[0].protocol == "https"
+    condition     = try(output.webhook_url, null) == var.webhook_url
     error_message = "SNS drops what nobody is subscribed to"
   }
 }
 
-run "the_queue_is_subscribed_after_it_lets_the_topic_in" {
-  command = plan
-  plan_options { target = [aws_sns_topic_subscription.queue] }
-  assert {
-    condition     = aws_sqs_queue_policy.feedback != null
-    error_message = "what SNS sends before the queue's policy is there is lost"
-  }
-}
-
-run "the_webhook_is_subscribed_after_its_queue_lets_the_topic_in" {
-  command = plan
+run "the_queue_lets_the_topic_in_before_it_takes_dead_letters" {
   variables { webhook_url = "https://feedback.example.com/sns" }
   plan_options { target = [aws_sns_topic_subscription.webhook] }
   assert {
-    condition     = aws_sqs_queue_policy.feedback != null
-    error_message = "a dead letter that comes before the queue's policy is lost"
+    condition     = try(output.queue_url, null) == aws_sqs_queue.feedback.url
+    error_message = "dead letters that come before the queue's policy are lost"
+  }
+}
+
+run "the_topic_lets_ses_in_before_events_are_sent" {
+  plan_options { target = [aws_sesv2_configuration_set_event_destination.feedback] }
+  assert {
+    condition     = try(output.topic_arn, null) == aws_sns_topic.feedback.arn
+    error_message = "SES publishes a test message while the destination is made: the topic's policy has to be there first"
   }
 }
 
