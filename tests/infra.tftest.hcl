@@ -44,7 +44,7 @@ run "the_webhook_is_subscribed_before_events_are_sent" {
   variables { webhook_url = "https://feedback.example.com/sns" }
   plan_options { target = [aws_sesv2_configuration_set_event_destination.feedback] }
   assert {
-    condition     = try(output.webhook_url, null) == var.webhook_url
+    condition     = try(output.webhook_url, null) == "https://feedback.example.com/sns"
     error_message = "SNS drops what nobody is subscribed to"
   }
 }
