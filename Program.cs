@@ -351,13 +351,16 @@ sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackSt
     /// <summary>Receives an envelope: Kept, Confirmed or Unread only once it is on disk.</summary>
     public async Task<Verdict> ReceiveAsync(Envelope envelope, CancellationToken cancellation) {
         if (await VerifyAsync(envelope, cancellation) is { } refusal) return Refuse(refusal, envelope);
-        bool confirms = envelope.Type == Envelope.SubscriptionConfirmation;
-        if (confirms && !await ConfirmAsync(envelope)) return Refuse(Verdict.NotConfirmed, envelope);
+        if (envelope.Type == Envelope.SubscriptionConfirmation && !await ConfirmAsync(envelope)) return Refuse(Verdict.NotConfirmed, envelope);
         if (envelope.Type == Envelope.UnsubscribeConfirmation) log.Unsubscribed(envelope.TopicArn);
-        var entry = new Entry(clock.GetUtcNow(), envelope with { Token = null, SubscribeURL = null, Unsigned = null });
+        return await KeepAsync(envelope with { Token = null, SubscribeURL = null, Unsigned = null });
+    }
+    /// <summary>Keeps an envelope that was verified, or that something else vouches for. Says Kept, Confirmed or Unread once it is on disk.</summary>
+    public async Task<Verdict> KeepAsync(Envelope envelope) {
+        var entry = new Entry(clock.GetUtcNow(), envelope);
         var commit = await store.CommitAsync(entry);
         if (commit != Commit.Kept) return Refuse(commit == Commit.Busy ? Verdict.Busy : Verdict.Unwritable, envelope);
-        var verdict = confirms ? Verdict.Confirmed : entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread;
+        var verdict = envelope.Type == Envelope.SubscriptionConfirmation ? Verdict.Confirmed : entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread;
         Answered?.Invoke(verdict, envelope);
         return verdict;
     }
@@ -376,8 +379,8 @@ sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackSt
     async Task<bool> ConfirmAsync(Envelope envelope) => await sns.GetAsync(_topics[envelope.TopicArn].Origin + "?Action=ConfirmSubscription"
         + $"&TopicArn={Uri.EscapeDataString(envelope.TopicArn)}&Token={Uri.EscapeDataString(envelope.Token!)}", seconds: 10,
         "Confirmation of " + envelope.TopicArn) is not null;
-    // Counted, and logged once in ten seconds at most: a flood must not fill the disk.
-    Verdict Refuse(Verdict verdict, Envelope? envelope = null) {
+    /// <summary>Counted, and logged once in ten seconds at most: a flood must not fill the disk.</summary>
+    public Verdict Refuse(Verdict verdict, Envelope? envelope = null) {
         var (count, loggedAt) = _refused.GetValueOrDefault(verdict);
         bool due = count == 0 || clock.GetElapsedTime(loggedAt).TotalSeconds >= 10;
         _refused[verdict] = (count + 1, due ? clock.GetTimestamp() : loggedAt);

@@ -1,5 +1,6 @@
 // Drains an SQS queue: the way in where there is no public address, and for what the webhook missed while it was down.
-// Each body takes the way of POST /sns (envelope, topic, signature, journal), and leaves the queue once that has an answer.
+// Each body takes the way of POST /sns (envelope, topic, signature, journal), and leaves the queue once that has an answer. What is
+// refused is set down as unread first, for in the queue it is gone.
 //
 // Sqs:QueueUrl turns it on; Sqs:ServiceUrl is for emulators. The key comes from where the AWS SDK looks for one:
 // environment, ~/.aws, the instance's role. It needs sqs:ReceiveMessage and sqs:DeleteMessage.
@@ -11,48 +12,58 @@ using Amazon.SQS.Model;
 static partial class Extras {
     // After the store, so it is stopped before the journal is closed.
     static partial void AddQueueConsumer(WebApplicationBuilder builder) {
-        if (QueueAddress.From(builder.Configuration) is not { } address) return;
-        builder.Services.AddSingleton(address).AddHostedService<QueueConsumer>();
+        builder.Services.AddSingleton<IValidateOptions<QueueOptions>, QueueOptionsValidator>()
+            .AddOptions<QueueOptions>().Bind(builder.Configuration).ValidateOnStart();
+        builder.Services.AddHostedService<QueueConsumer>();
     }
 }
 
-/// <summary>Where the queue is: its URL, the endpoint that is asked, and the region that requests are signed for.</summary>
-sealed partial record QueueAddress(string Url, string Endpoint, string Region) {
+sealed partial class QueueOptions : IValidatableObject {
+    [ConfigurationKeyName("Sqs:QueueUrl")] public string QueueUrl { get; set; } = "";
+    [ConfigurationKeyName("Sqs:ServiceUrl")] public string ServiceUrl { get; set; } = "";
+    /// <summary>Whether bare SES JSON is believed. It carries no signature, so all that vouches for it is the queue's policy.</summary>
+    [ConfigurationKeyName("Sqs:AcceptRaw")] public bool AcceptRaw { get; set; }
+
     // Also sqs-fips, and a VPC's own endpoint. SNS delivers from standard topics to standard queues only, so no .fifo.
     [GeneratedRegex(@"\A(https://(?:[a-z0-9-]+\.)?sqs(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.[a-z.]+)/[0-9]{12}/[A-Za-z0-9_-]{1,80}\z")]
-    static partial Regex Urls { get; }
+    private static partial Regex Urls();
 
-    /// <summary>Null when no queue is set.</summary>
-    public static QueueAddress? From(IConfiguration configuration) {
-        var (url, service) = (configuration["Sqs:QueueUrl"], configuration["Sqs:ServiceUrl"]);
-        if (string.IsNullOrEmpty(url)) return null;
-        var parts = Urls.Match(url);
-        if (string.IsNullOrEmpty(service)) {
-            return parts.Success ? new(url, parts.Groups[1].Value, parts.Groups[2].Value) : throw new Refusal(
-                $"Sqs:QueueUrl '{url}' is not the URL of a standard queue, as https://sqs.eu-west-1.amazonaws.com/123456789012/name is");
-        }
-        return Uri.TryCreate(service, UriKind.Absolute, out var at) && at.Scheme is "http" or "https"
-            ? new(url, service, parts.Success ? parts.Groups[2].Value : "us-east-1")
-            : throw new Refusal($"Sqs:ServiceUrl '{service}' is no URL, as http://localhost:4566 is");
+    /// <summary>The endpoint that is asked, and the region that requests are signed for.</summary>
+    public (string Endpoint, string Region) Where() => Urls().Match(QueueUrl) is { Success: true } parts
+        ? (ServiceUrl.Length > 0 ? ServiceUrl : parts.Groups[1].Value, parts.Groups[2].Value) : (ServiceUrl, "us-east-1");
+
+    public IEnumerable<ValidationResult> Validate(ValidationContext validationContext) {
+        if (QueueUrl.Length > 0 && ServiceUrl.Length == 0 && !Urls().IsMatch(QueueUrl)) yield return new($"Sqs:QueueUrl '{QueueUrl}' is not "
+            + "the URL of a standard queue, as https://sqs.eu-west-1.amazonaws.com/123456789012/name is");
+        if (ServiceUrl.Length > 0 && !(Uri.TryCreate(ServiceUrl, UriKind.Absolute, out var at) && at.Scheme is "http" or "https"))
+            yield return new($"Sqs:ServiceUrl '{ServiceUrl}' is no URL, as http://localhost:4566 is");
     }
 }
+
+[OptionsValidator] sealed partial class QueueOptionsValidator : IValidateOptions<QueueOptions>;
 
 /// <summary>Takes messages out of the queue for as long as the receiver runs. A message is deleted when it is on disk, or when it
 /// can never be right; what may mend stays, and comes again after the queue's visibility timeout.</summary>
-sealed class QueueConsumer(QueueAddress queue, Intake intake, TimeProvider clock, ILogger<QueueConsumer> logger) : BackgroundService {
+sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedbackStore store, TimeProvider clock,
+    ILogger<QueueConsumer> logger) : BackgroundService {
     const int Batch = 10, AtOnce = 4, LongPoll = 20; // Batch and LongPoll are the most that SQS allows
+    /// <summary>So many characters of a refused body are set down: a whole SES event, for SES cuts a mail's headers at 10 KB, and little
+    /// enough that who can write into the queue cannot fill the disk with a few messages.</summary>
+    const int MostSetDown = 16 << 10;
     static readonly TimeSpan ShortestPause = TimeSpan.FromSeconds(1), LongestPause = TimeSpan.FromSeconds(60);
     TimeSpan _pause = ShortestPause;
     long _refused;
 
     /// <summary>Ends only when told to stop, with what it held at that moment finished.</summary>
     protected override async Task ExecuteAsync(CancellationToken stoppingToken) {
-        logger.Draining(queue.Url);
+        if (options.Value.QueueUrl.Length == 0) return;
+        logger.Draining(options.Value.QueueUrl);
+        var (endpoint, region) = options.Value.Where();
         while (!stoppingToken.IsCancellationRequested) {
             try {
                 // A new client after trouble: it looks for the key again, so a corrected one is found without a restart.
                 using var sqs = new AmazonSQSClient(new AmazonSQSConfig {
-                    ServiceURL = queue.Endpoint, AuthenticationRegion = queue.Region, Timeout = TimeSpan.FromSeconds(LongPoll + 10),
+                    ServiceURL = endpoint, AuthenticationRegion = region, Timeout = TimeSpan.FromSeconds(LongPoll + 10),
                 });
                 while (!stoppingToken.IsCancellationRequested) await DrainAsync(sqs, stoppingToken);
             } catch (Exception e) { // of any kind, for whatever escapes here would end the process
@@ -78,26 +89,56 @@ sealed class QueueConsumer(QueueAddress queue, Intake intake, TimeProvider clock
 
     // Receives once, and finishes what came: how many. Only the waiting can be cancelled.
     async Task<int> TakeAsync(AmazonSQSClient sqs, int seconds, CancellationToken stopping) {
-        var request = new ReceiveMessageRequest(queue.Url) { MaxNumberOfMessages = Batch, WaitTimeSeconds = seconds };
+        var request = new ReceiveMessageRequest(options.Value.QueueUrl) { MaxNumberOfMessages = Batch, WaitTimeSeconds = seconds };
         var messages = (await sqs.ReceiveMessageAsync(request, stopping)).Messages ?? []; // the SDK's word for none is null
         var verdicts = await Task.WhenAll(messages.Select(ReceiveAsync));
-        // A topic or a version that is not allowed may be a wrong setting: such messages are not thrown away.
-        List<DeleteMessageBatchRequestEntry> done = [.. messages.Where((_, i) => verdicts[i].Status != 503
-            && verdicts[i] != Verdict.UnknownTopic && verdicts[i] != Verdict.UnsupportedVersion)
+        List<DeleteMessageBatchRequestEntry> done = [.. messages.Where((_, i) => verdicts[i].Status != 503 && !MayBeWanted(verdicts[i]))
             .Select((message, i) => new DeleteMessageBatchRequestEntry($"{i}", message.ReceiptHandle))];
         // One that is not deleted comes again, and is known by its id: nothing is counted twice.
-        if (done.Count > 0 && (await sqs.DeleteMessageBatchAsync(queue.Url, done, CancellationToken.None)).Failed is [var failed, ..])
+        if (done.Count > 0 && (await sqs.DeleteMessageBatchAsync(options.Value.QueueUrl, done, CancellationToken.None)).Failed is [var failed, ..])
             throw new AmazonSQSException($"{failed.Code}: a message cannot be deleted");
         return Array.Find(verdicts, verdict => verdict.Status == 503) is { } later ? throw new Later(later.Why) : messages.Count;
     }
 
+    // A topic or a version that is not allowed may be a wrong setting: such messages are not thrown away.
+    static bool MayBeWanted(Verdict verdict) => verdict == Verdict.UnknownTopic || verdict == Verdict.UnsupportedVersion;
+
     async Task<Verdict> ReceiveAsync(Message message) {
-        var verdict = Envelope.Read(new(Encoding.UTF8.GetBytes(message.Body)), out var envelope)
-            ?? await intake.ReceiveAsync(envelope!, CancellationToken.None);
-        if (verdict.Status is >= 400 and < 500)
-            logger.Refused(message.MessageId, verdict.Status, verdict.Why, Interlocked.Increment(ref _refused));
+        var verdict = await JudgeAsync(message.Body);
+        if (verdict.Status is < 400 or >= 500) return verdict;
+        if (!MayBeWanted(verdict)) {
+            var commit = await store.CommitAsync(new(clock.GetUtcNow(), Refused: new(verdict.Why, Cut(message.Body))));
+            if (commit != Commit.Kept) return commit == Commit.Busy ? Verdict.Busy : Verdict.Unwritable;
+        }
+        logger.Refused(message.MessageId, verdict.Status, verdict.Why, Interlocked.Increment(ref _refused));
         return verdict;
     }
+
+    async Task<Verdict> JudgeAsync(string body) {
+        byte[] utf8 = Encoding.UTF8.GetBytes(body);
+        if (Envelope.Read(new(utf8), out var envelope) is not { } refusal) return await intake.ReceiveAsync(envelope!, CancellationToken.None);
+        if (options.Value.AcceptRaw && refusal == Verdict.Malformed && FromRaw(body, utf8) is { } raw) return await intake.KeepAsync(raw);
+        return intake.Refuse(refusal);
+    }
+
+    // An envelope for what SES said without one: raw message delivery. Its id is its content's, so that a redelivery counts once, an Open
+    // or a Click too (the same by webhook counts again, under SNS's id). It names the queue in place of a topic, since nobody signed
+    // which topic it came from. Null when SES did not say it.
+    Envelope? FromRaw(string body, byte[] utf8) {
+        var envelope = new Envelope(Envelope.Notification, "raw:" + Convert.ToHexStringLower(SHA256.HashData(utf8)), options.Value.QueueUrl, body,
+            clock.GetUtcNow().ToString("O"), SignatureVersion: "", Signature: "", SigningCertURL: "");
+        try {
+            using var document = JsonDocument.Parse(body);
+            var (json, at) = (document.RootElement, document.RootElement.Member("mail").Text("timestamp"));
+            if ((json.Text("eventType") ?? json.Text("notificationType")) is null) return null;
+            return Iso8601.Read(at) is null ? envelope : envelope with { Timestamp = at! };
+        } catch (Exception e) when (e is JsonException or InvalidOperationException) { // the latter: half an emoji where the kind should be
+            return SesEvent.Read(envelope).Validates ? envelope : null;
+        }
+    }
+
+    // Not between the halves of a character.
+    static string Cut(string body) => body.Length <= MostSetDown ? body : body[..(char.IsHighSurrogate(body[MostSetDown - 1]) ? MostSetDown - 1 : MostSetDown)];
 
     // The first line: after a wrong signature, AWS goes on with the whole request, and a session's token is part of that.
     static string Why(Exception e) {
