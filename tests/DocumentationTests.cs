@@ -3,7 +3,7 @@ using System.Text.RegularExpressions;
 
 /// <summary>What is written about the receiver stays true.</summary>
 public sealed partial class DocumentationTests {
-    static readonly string Root = FindRoot();
+    public static readonly string Root = FindRoot();
     static readonly string[] Program = File.ReadAllLines(Path.Combine(Root, "Program.cs"));
     static readonly string Readme = File.ReadAllText(Path.Combine(Root, "README.md"));
 

@@ -17,7 +17,11 @@ sealed partial class OwnProcess : IDisposable {
     public HttpClient Webhook { get; private set; } = null!;
     public HttpClient Private { get; private set; } = null!;
 
-    public static async Task<OwnProcess> StartAsync(string folder) {
+    /// <summary>Everything that it wrote so far.</summary>
+    public string Output => string.Join("\n", _output);
+
+    /// <summary>Starts a receiver in a folder. More of its environment is `NAME=value`.</summary>
+    public static async Task<OwnProcess> StartAsync(string folder, params string[] environment) {
         string dll = Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll");
         string? executable = Environment.GetEnvironmentVariable("FEEDBACK_RECEIVER");
         var start = new ProcessStartInfo(executable ?? "dotnet", executable is null ? [dll] : []) {
@@ -31,6 +35,7 @@ sealed partial class OwnProcess : IDisposable {
         start.Environment["ConnectionStrings__Feedback"] = "Filename=" + Path.Combine(folder, "feedback.db");
         start.Environment["Kestrel__Endpoints__Webhook__Url"] = "http://127.0.0.1:0";
         start.Environment["Kestrel__Endpoints__Private__Url"] = "http://127.0.0.1:0";
+        foreach (string variable in environment) start.Environment[variable.Split('=', 2)[0]] = variable.Split('=', 2)[1];
         var receiver = new OwnProcess(new Process { StartInfo = start });
         await receiver.ListenAsync();
         return receiver;

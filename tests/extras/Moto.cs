@@ -1,13 +1,15 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using System.Xml.Linq;
 using Amazon.SQS;
 using Amazon.SQS.Model;
 
-/// <summary>moto_server, an SQS on this machine, as a process of its own. IsThere tells whether it is on PATH.</summary>
-public sealed class Moto : IAsyncLifetime {
+/// <summary>moto_server, an AWS on this machine, as a process of its own. IsThere tells whether it is on PATH.</summary>
+public class Moto : IAsyncLifetime {
     static readonly string? Executable = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator)
         .Select(folder => Path.Combine(folder, "moto_server")).FirstOrDefault(File.Exists);
+    readonly HttpClient _http = new();
     Process? _process;
     AmazonSQSClient _sqs = null!;
 
@@ -29,6 +31,7 @@ public sealed class Moto : IAsyncLifetime {
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
+        start.Environment["INITIAL_NO_AUTH_ACTION_COUNT"] = "1000000"; // asks nobody for a key until EnforceAsync
         _process = Process.Start(start)!;
         _process.OutputDataReceived += (_, _) => { };
         _process.ErrorDataReceived += (_, _) => { };
@@ -54,7 +57,82 @@ public sealed class Moto : IAsyncLifetime {
         return counts.ApproximateNumberOfMessages + counts.ApproximateNumberOfMessagesNotVisible;
     }
 
+    /// <summary>Takes what lies in the queue, and makes it visible again. Nothing else may take from it meanwhile.</summary>
+    public async Task<List<string>> BodiesAsync(string queue) {
+        var bodies = new List<string>();
+        var seen = new List<string>();
+        while (await _sqs.ReceiveMessageAsync(new ReceiveMessageRequest(queue) { MaxNumberOfMessages = 10, VisibilityTimeout = 300 })
+            is { Messages: { Count: > 0 } messages }) {
+            bodies.AddRange(messages.Select(message => message.Body));
+            seen.AddRange(messages.Select(message => message.ReceiptHandle));
+        }
+        foreach (string[] handles in seen.Chunk(10))
+            await _sqs.ChangeMessageVisibilityBatchAsync(queue, [.. handles.Select((handle, i) =>
+                new ChangeMessageVisibilityBatchRequestEntry($"{i}", handle) { VisibilityTimeout = 0 })]);
+        return bodies;
+    }
+
+    /// <summary>A call in the form that SNS and IAM take, with no signature to speak of. Returns what the named element of the answer holds.</summary>
+    public async Task<string> CallAsync(string service, string element, params (string Name, string Value)[] parameters) =>
+        Element(await AskAsync(service, parameters), element);
+
+    static string Element(XDocument answer, string name) => answer.Descendants().First(each => each.Name.LocalName == name).Value;
+
+    async Task<XDocument> AskAsync(string service, (string Name, string Value)[] parameters) {
+        using var request = new HttpRequestMessage(HttpMethod.Post, Url) {
+            Content = new FormUrlEncodedContent(parameters.Select(each => KeyValuePair.Create(each.Name, each.Value))),
+        };
+        return XDocument.Parse(await SendAsync(request, service));
+    }
+
+    /// <summary>A user of IAM who may do what the policy says, and the key.</summary>
+    public async Task<(string Id, string Secret)> CreateUserAsync(string policy) {
+        string name = $"user-{Guid.NewGuid():N}";
+        await CallAsync("iam", "UserName", ("Action", "CreateUser"), ("UserName", name));
+        await CallAsync("iam", "RequestId", ("Action", "PutUserPolicy"), ("UserName", name), ("PolicyName", "policy"), ("PolicyDocument", policy));
+        var answer = await AskAsync("iam", [("Action", "CreateAccessKey"), ("UserName", name)]);
+        return (Element(answer, "AccessKeyId"), Element(answer, "SecretAccessKey"));
+    }
+
+    /// <summary>Makes the topic that receivers under test believe, and subscribes an endpoint.</summary>
+    public async Task SubscribeAsync(string protocol, string endpoint, bool raw = false) {
+        Assert.Equal(FakeSns.TopicArn, await CallAsync("sns", "TopicArn", ("Action", "CreateTopic"), ("Name", "email-feedback")));
+        string subscription = await CallAsync("sns", "SubscriptionArn", ("Action", "Subscribe"), ("TopicArn", FakeSns.TopicArn),
+            ("Protocol", protocol), ("Endpoint", endpoint));
+        if (raw) await CallAsync("sns", "RequestId", ("Action", "SetSubscriptionAttributes"), ("SubscriptionArn", subscription),
+            ("AttributeName", "RawMessageDelivery"), ("AttributeValue", "true"));
+    }
+
+    public async Task DeleteTopicAsync() => await CallAsync("sns", "RequestId", ("Action", "DeleteTopic"), ("TopicArn", FakeSns.TopicArn));
+
+    /// <summary>Without a Subject, for moto leaves it out of what it signs.</summary>
+    public Task<string> PublishAsync(string message) =>
+        CallAsync("sns", "MessageId", ("Action", "Publish"), ("TopicArn", FakeSns.TopicArn), ("Message", message));
+
+    /// <summary>The certificate of one message: moto signs each with another, and serves it where no AWS would ask for a key.</summary>
+    public async Task<string> CertificateAsync(string name) {
+        using var request = new HttpRequestMessage(HttpMethod.Get, Url + "/" + name);
+        return await SendAsync(request, "sns");
+    }
+
+    async Task<string> SendAsync(HttpRequestMessage request, string service) {
+        request.Headers.TryAddWithoutValidation("Authorization",
+            $"AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=x");
+        using var response = await _http.SendAsync(request, TestContext.Current.CancellationToken);
+        string text = await response.Content.ReadAsStringAsync(TestContext.Current.CancellationToken);
+        Assert.True(response.IsSuccessStatusCode, text);
+        return text;
+    }
+
+    /// <summary>From now on keys and permissions count; or no longer.</summary>
+    public async Task EnforceAsync(bool enforce) {
+        using var count = new StringContent(enforce ? "0" : "1000000");
+        (await _http.PostAsync(Url + "/moto-api/reset-auth", count, TestContext.Current.CancellationToken)).EnsureSuccessStatusCode();
+    }
+
     public async ValueTask DisposeAsync() {
+        GC.SuppressFinalize(this);
+        _http.Dispose();
         if (_process is null) return;
         _process.Kill(entireProcessTree: true);
         await _process.WaitForExitAsync();
@@ -65,9 +143,9 @@ public sealed class Moto : IAsyncLifetime {
 
 static class Until {
     /// <summary>Asks until it is so, for half a minute at most.</summary>
-    public static async Task TrueAsync(Func<Task<bool>> condition) {
-        for (var patience = Stopwatch.StartNew(); !await condition(); await Task.Delay(20, TestContext.Current.CancellationToken))
-            Assert.True(patience.Elapsed < TimeSpan.FromSeconds(30), "it is not so after 30 s");
+    public static async Task TrueAsync(Func<Task<bool>> condition, int seconds = 30, int pause = 20) {
+        for (var patience = Stopwatch.StartNew(); !await condition(); await Task.Delay(pause, TestContext.Current.CancellationToken))
+            Assert.True(patience.Elapsed < TimeSpan.FromSeconds(seconds), $"it is not so after {seconds} s");
     }
 
     public static Task TrueAsync(Func<bool> condition) => TrueAsync(() => Task.FromResult(condition()));

@@ -1,12 +1,22 @@
 using System.Net;
 using System.Text.Json.Nodes;
+using LiteDB;
 
 /// <summary>Sqs:QueueUrl. What comes by the queue is judged as what is posted, and leaves the queue once that is settled.</summary>
 public class QueueTests(Moto moto) : IClassFixture<Moto> {
     static void NeedsMoto() => Assert.SkipUnless(Moto.IsThere, "moto_server is not on PATH: pip install 'moto[server]'");
 
-    Task<ReceiverApp> StartAsync(string queue, FakeSns sns) =>
-        ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue, "Sqs:ServiceUrl=" + moto.Url], sns: sns);
+    Task<ReceiverApp> StartAsync(string queue, FakeSns sns, Disk? disk = null) =>
+        ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue, "Sqs:ServiceUrl=" + moto.Url], sns: sns, disk: disk);
+
+    Task<ReceiverApp> StartRawAsync(string queue, string? folder = null) =>
+        ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue, "Sqs:ServiceUrl=" + moto.Url, "Sqs:AcceptRaw=true"], folder);
+
+    static async Task<BsonDocument[]> UnreadAfterStopAsync(ReceiverApp app) {
+        await app.StopAsync();
+        using var database = new LiteDatabase($"Filename={app.FeedbackDb};Collation=/Ordinal");
+        return [.. database.GetCollection("unread").FindAll().OrderBy(each => each["message"].AsString.Length)];
+    }
 
     [Fact]
     public async Task What_lies_in_the_queue_is_kept_and_the_queue_is_empty_afterwards() {
@@ -74,6 +84,125 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         Assert.Contains("is refused with 400, no SNS envelope", app.Log.Text, StringComparison.Ordinal);
         Assert.Contains(": 3 so far", app.Log.Text, StringComparison.Ordinal);
         Assert.DoesNotContain("@example.com", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_is_refused_is_unread_before_it_is_deleted() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync(), raw = FakeSns.SesBounce(["raw@example.com"]);
+        var sns = new FakeSns();
+        var envelope = JsonNode.Parse(new FakeSns().Bounce("victim@example.com"))!;
+        envelope["SigningCertURL"] = sns.CertUrl; // of another key than it was signed with
+        string forged = envelope.ToJsonString();
+        foreach (string body in (string[])["no JSON", raw, forged]) await moto.SendAsync(queue, body);
+
+        await using var app = await StartAsync(queue, sns);
+
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        var unread = await UnreadAfterStopAsync(app);
+        Assert.Equal(["no JSON", raw, forged], unread.Select(each => each["message"].AsString));
+        Assert.Equal([Verdict.Malformed.Why, Verdict.Malformed.Why, Verdict.BadSignature.Why], unread.Select(each => each["why"].AsString));
+    }
+
+    [Fact]
+    public async Task Of_a_long_refused_body_the_first_16384_characters_are_set_down() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        await moto.SendAsync(queue, new string('a', 16_384));
+        await moto.SendAsync(queue, new string('b', 16_385));
+        await moto.SendAsync(queue, new string('c', 16_383) + "\U0001f4e7"); // its second half is too much
+
+        await using var app = await StartAsync(queue, new FakeSns());
+
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        Assert.Equal([new string('a', 16_384), new string('b', 16_384), new string('c', 16_383)],
+            (await UnreadAfterStopAsync(app)).Select(each => each["message"].AsString).Order());
+    }
+
+    [Fact]
+    public async Task What_is_refused_stays_in_the_queue_while_it_cannot_be_set_down() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        var disk = new WatchedDisk { OnWrite = WatchedDisk.WriteHalfAndFail };
+        await moto.SendAsync(queue, "no JSON");
+
+        await using var app = await StartAsync(queue, new FakeSns(), disk);
+
+        await Until.TrueAsync(() => app.Log.Text.Contains("such messages stay in the queue", StringComparison.Ordinal));
+        Assert.Equal(1, await moto.CountAsync(queue));
+        disk.OnWrite = RandomAccess.Write;
+        await Until.TrueAsync(async () => {
+            app.Clock.Advance(TimeSpan.FromSeconds(61));
+            return await moto.CountAsync(queue) == 0;
+        });
+        Assert.Single(await UnreadAfterStopAsync(app));
+    }
+
+    [Fact]
+    public async Task Raw_messages_are_believed_when_that_is_set_and_outlive_a_rebuild() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        await moto.SendAsync(queue, FakeSns.SesBounce(["raw@example.com"]));
+        await using (var app = await StartRawAsync(queue)) {
+            await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+            Assert.Equal(200, await app.StatusAsync("/suppressed/raw@example.com"));
+            Assert.DoesNotContain("Warning", app.Log.Text, StringComparison.Ordinal);
+            await app.StopAsync();
+            File.Delete(app.FeedbackDb);
+
+            await using var again = await ReceiverApp.StartAsync(folder: app.Folder);
+            Assert.Equal(200, await again.StatusAsync("/suppressed/raw@example.com"));
+            Assert.Equal("2026-11-24T07:00:00Z", Assert.Single(await again.HistoryAsync("raw@example.com")).GetProperty("at").GetString());
+            Assert.Empty(await UnreadAfterStopAsync(again));
+        }
+    }
+
+    [Fact]
+    public async Task A_raw_message_that_comes_again_counts_once_an_open_too() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        string bounce = FakeSns.SesBounce(["raw@example.com"]);
+        string open = bounce.Replace("\"Bounce\"", "\"Open\"", StringComparison.Ordinal);
+        foreach (string body in (string[])[bounce, open, bounce, open, open.Replace("Your offers", "Your bill", StringComparison.Ordinal)])
+            await moto.SendAsync(queue, body);
+
+        await using var app = await StartRawAsync(queue);
+
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        Assert.Equal(["Bounce", "Open", "Open"], (await app.HistoryAsync("raw@example.com")).Select(each => each.GetProperty("kind").GetString()).Order());
+    }
+
+    [Fact]
+    public async Task Raw_is_what_SES_says_and_nothing_else() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        string[] said = ["Successfully validated SNS topic for Amazon SES event publishing.", """{"notificationType":"AmazonSnsSubscriptionSucceeded"}""",
+            """{"eventType":"Tomorrow","mail":{}}"""];
+        string[] refused = ["no JSON", "[]", """{"eventType":"\ud83d"}""", """{"AlarmName":"the processor is hot"}"""];
+        foreach (string body in (string[])[.. said, .. refused]) await moto.SendAsync(queue, body);
+
+        await using var app = await StartRawAsync(queue);
+
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        Assert.Contains(": 4 so far", app.Log.Text, StringComparison.Ordinal);
+        Assert.DoesNotContain(": 5 so far", app.Log.Text, StringComparison.Ordinal);
+        Assert.Equal([.. refused.Append(said[2]).Order()], (await UnreadAfterStopAsync(app)).Select(each => each["message"].AsString).Order());
+    }
+
+    [Fact]
+    public async Task A_forged_envelope_is_refused_where_raw_messages_are_believed() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        var forged = JsonNode.Parse(new FakeSns().Bounce("victim@example.com"))!;
+        await using var app = await StartRawAsync(queue);
+        forged["SigningCertURL"] = app.Sns.CertUrl;
+        forged["eventType"] = "Bounce";
+
+        await moto.SendAsync(queue, forged.ToJsonString());
+
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        Assert.Equal(404, await app.StatusAsync("/suppressed/victim@example.com"));
+        Assert.Contains("is refused with 403, the signature does not fit", app.Log.Text, StringComparison.Ordinal);
     }
 
     [Fact]
