@@ -351,16 +351,18 @@ sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackSt
     /// <summary>Receives an envelope: Kept, Confirmed or Unread only once it is on disk.</summary>
     public async Task<Verdict> ReceiveAsync(Envelope envelope, CancellationToken cancellation) {
         if (await VerifyAsync(envelope, cancellation) is { } refusal) return Refuse(refusal, envelope);
-        if (envelope.Type == Envelope.SubscriptionConfirmation && !await ConfirmAsync(envelope)) return Refuse(Verdict.NotConfirmed, envelope);
+        if (envelope.Type == Envelope.SubscriptionConfirmation && !await ConfirmAsync(envelope))
+            return Refuse(Verdict.NotConfirmed, envelope);
         if (envelope.Type == Envelope.UnsubscribeConfirmation) log.Unsubscribed(envelope.TopicArn);
         return await KeepAsync(envelope with { Token = null, SubscribeURL = null, Unsigned = null });
     }
-    /// <summary>Keeps an envelope that was verified, or that something else vouches for. Says Kept, Confirmed or Unread once it is on disk.</summary>
+    /// <summary>Keeps an envelope that was verified, or that something else vouches for: Kept, Confirmed or Unread once on disk.</summary>
     public async Task<Verdict> KeepAsync(Envelope envelope) {
         var entry = new Entry(clock.GetUtcNow(), envelope);
         var commit = await store.CommitAsync(entry);
         if (commit != Commit.Kept) return Refuse(commit == Commit.Busy ? Verdict.Busy : Verdict.Unwritable, envelope);
-        var verdict = envelope.Type == Envelope.SubscriptionConfirmation ? Verdict.Confirmed : entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread;
+        var verdict = envelope.Type == Envelope.SubscriptionConfirmation ? Verdict.Confirmed
+            : entry.Event.Unread is null ? Verdict.Kept : Verdict.Unread;
         Answered?.Invoke(verdict, envelope);
         return verdict;
     }

@@ -95,7 +95,8 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
         List<DeleteMessageBatchRequestEntry> done = [.. messages.Where((_, i) => verdicts[i].Status != 503 && !MayBeWanted(verdicts[i]))
             .Select((message, i) => new DeleteMessageBatchRequestEntry($"{i}", message.ReceiptHandle))];
         // One that is not deleted comes again, and is known by its id: nothing is counted twice.
-        if (done.Count > 0 && (await sqs.DeleteMessageBatchAsync(options.Value.QueueUrl, done, CancellationToken.None)).Failed is [var failed, ..])
+        if (done.Count > 0
+            && (await sqs.DeleteMessageBatchAsync(options.Value.QueueUrl, done, CancellationToken.None)).Failed is [var failed, ..])
             throw new AmazonSQSException($"{failed.Code}: a message cannot be deleted");
         return Array.Find(verdicts, verdict => verdict.Status == 503) is { } later ? throw new Later(later.Why) : messages.Count;
     }
@@ -116,7 +117,8 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
 
     async Task<Verdict> JudgeAsync(string body) {
         byte[] utf8 = Encoding.UTF8.GetBytes(body);
-        if (Envelope.Read(new(utf8), out var envelope) is not { } refusal) return await intake.ReceiveAsync(envelope!, CancellationToken.None);
+        if (Envelope.Read(new(utf8), out var envelope) is not { } refusal)
+            return await intake.ReceiveAsync(envelope!, CancellationToken.None);
         if (options.Value.AcceptRaw && refusal == Verdict.Malformed && FromRaw(body, utf8) is { } raw) return await intake.KeepAsync(raw);
         return intake.Refuse(refusal);
     }
@@ -125,8 +127,8 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
     // or a Click too (the same by webhook counts again, under SNS's id). It names the queue in place of a topic, since nobody signed
     // which topic it came from. Null when SES did not say it.
     Envelope? FromRaw(string body, byte[] utf8) {
-        var envelope = new Envelope(Envelope.Notification, "raw:" + Convert.ToHexStringLower(SHA256.HashData(utf8)), options.Value.QueueUrl, body,
-            clock.GetUtcNow().ToString("O"), SignatureVersion: "", Signature: "", SigningCertURL: "");
+        var envelope = new Envelope(Envelope.Notification, "raw:" + Convert.ToHexStringLower(SHA256.HashData(utf8)),
+            options.Value.QueueUrl, body, clock.GetUtcNow().ToString("O"), SignatureVersion: "", Signature: "", SigningCertURL: "");
         try {
             using var document = JsonDocument.Parse(body);
             var (json, at) = (document.RootElement, document.RootElement.Member("mail").Text("timestamp"));
@@ -138,7 +140,8 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
     }
 
     // Not between the halves of a character.
-    static string Cut(string body) => body.Length <= MostSetDown ? body : body[..(char.IsHighSurrogate(body[MostSetDown - 1]) ? MostSetDown - 1 : MostSetDown)];
+    static string Cut(string body) => body.Length <= MostSetDown ? body
+        : body[..(char.IsHighSurrogate(body[MostSetDown - 1]) ? MostSetDown - 1 : MostSetDown)];
 
     // The first line: after a wrong signature, AWS goes on with the whole request, and a session's token is part of that.
     static string Why(Exception e) {
