@@ -174,6 +174,7 @@ sealed record Verdict(int Status, string Why) {
         Unread = new(200, "kept, but it is no SES event that this receiver can read"),
         Malformed = new(400, "no SNS envelope: UTF-8 JSON with Type, MessageId, TopicArn, Message, Timestamp, SignatureVersion, "
             + "Signature and SigningCertURL, each once (is raw message delivery on?)"),
+        RawDelivery = new(400, "no SNS envelope, but an SES event without one: raw message delivery is on, so nobody has signed it"),
         UnknownType = new(400, "Type is none that SNS posts"),
         ControlCharacter = new(400, "control character in a signed field other than Message"),
         UnknownTopic = new(403, "TopicArn is not among Sns:TopicArns"),
@@ -403,11 +404,10 @@ sealed record Envelope(string Type, string MessageId, string TopicArn, string Me
     /// <summary>Null when this is an envelope as SNS posts it, with its signature yet to be looked at; else what is wrong.</summary>
     public static Verdict? Read(ReadOnlySequence<byte> body, out Envelope? envelope) {
         envelope = null;
-        try {
-            var text = body.IsSingleSegment ? body.FirstSpan : body.ToArray();
-            envelope = Utf8.IsValid(text) ? JsonSerializer.Deserialize(text, SnsJson.Default.Envelope) : null;
-            if (envelope is null) return Verdict.Malformed;
-        } catch (JsonException) { return Verdict.Malformed; }
+        var utf8 = body.IsSingleSegment ? body.FirstSpan : body.ToArray();
+        try { envelope = Utf8.IsValid(utf8) ? JsonSerializer.Deserialize(utf8, SnsJson.Default.Envelope) : null; } catch (JsonException) { }
+        if (envelope is null) // within an envelope these quotes would be escaped
+            return utf8.IndexOf("\"eventType\":"u8) < 0 && utf8.IndexOf("\"notificationType\":"u8) < 0 ? Verdict.Malformed : Verdict.RawDelivery;
         if (envelope.Type is not (Notification or SubscriptionConfirmation or UnsubscribeConfirmation)) return Verdict.UnknownType;
         if (envelope.Type != Notification && (envelope.Token is null || envelope.SubscribeURL is null)) return Verdict.Malformed;
         foreach (string? text in (ReadOnlySpan<string?>)[envelope.MessageId, envelope.Subject, envelope.SubscribeURL, envelope.Timestamp,

@@ -1,0 +1,594 @@
+// What a team asks: which events (GET /bounces, /complaints, /events), how many of what (GET /stats), what is wrong and how to mend
+// it (GET /status), and what else can be asked (GET /openapi/v1.json).
+//
+// Days are answered from the roll-ups. Everything else reads events, newest first, on a thread of its own: acknowledgements never
+// wait for a report, and what a report holds in memory does not grow with what it reads.
+
+using F23.StringSimilarity;
+
+static partial class Extras {
+    static partial void AddReports(WebApplicationBuilder builder) {
+        builder.Services.ConfigureHttpJsonOptions(json => json.SerializerOptions.TypeInfoResolverChain.Insert(0, ReportsJson.Default));
+        builder.Services.AddSingleton<Doctor>().AddSingleton<ReportThreads>();
+    }
+
+    static partial void MapReports(WebApplication app) {
+        app.Services.GetRequiredService<Doctor>(); // it listens from the start
+        app.MapGet("/bounces", EventPages.BouncesAsync);
+        app.MapGet("/complaints", EventPages.ComplaintsAsync);
+        app.MapGet("/events", EventPages.EventsAsync);
+        app.MapGet("/stats", Stats.ReportAsync);
+        app.MapGet("/status", Doctor.ReportAsync);
+    }
+}
+
+/// <summary>One thread for pages, and one for what reads a whole range. A store may read without ever waiting, and on the pool's
+/// threads that would hold the acknowledgements up. Each takes one request after the other.</summary>
+sealed class ReportThreads : IDisposable {
+    readonly ReportThread _pages = new("pages"), _scans = new("scans");
+    public Task<T> PageAsync<T>(Func<Task<T>> read, CancellationToken cancellation) => _pages.RunAsync(read, cancellation);
+    public Task<T> ScanAsync<T>(Func<Task<T>> read, CancellationToken cancellation) => _scans.RunAsync(read, cancellation);
+    public void Dispose() {
+        _pages.Dispose();
+        _scans.Dispose();
+    }
+
+    sealed class ReportThread : TaskScheduler, IDisposable {
+        readonly BlockingCollection<Task> _tasks = [];
+        public ReportThread(string name) => new Thread(() => {
+            foreach (var task in _tasks.GetConsumingEnumerable()) TryExecuteTask(task);
+        }) { Name = name, IsBackground = true }.Start();
+        public Task<T> RunAsync<T>(Func<Task<T>> read, CancellationToken cancellation) =>
+            Task.Factory.StartNew(read, cancellation, TaskCreationOptions.None, this).Unwrap();
+        public void Dispose() => _tasks.CompleteAdding();
+        protected override void QueueTask(Task task) => _tasks.Add(task);
+        protected override bool TryExecuteTaskInline(Task task, bool taskWasPreviouslyQueued) => false;
+        protected override IEnumerable<Task> GetScheduledTasks() => _tasks;
+    }
+}
+
+/// <summary>The parameters of a request. Wrong is null, or names the first that cannot be right.</summary>
+sealed class Parameters {
+    static readonly string[] Formats = ["yyyy-MM-dd", "yyyy-MM-dd'T'HH:mmK", "yyyy-MM-dd'T'HH:mm:ssK", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFFK"];
+    public static readonly string[] Filters = ["since", "until", "type", "subtype", "domain", "subject", "source", "configurationSet", "tag"];
+    readonly IQueryCollection _query;
+    public string? Wrong { get; private set; }
+
+    public Parameters(IQueryCollection query, IReadOnlyCollection<string> names) {
+        _query = query;
+        foreach (var (name, values) in query)
+            if (!names.Contains(name)) Wrong ??= $"'{Cut(name)}' is no parameter here; these are: {string.Join(' ', names)}.";
+            else if (values.Count > 1) Wrong ??= $"{name} is given twice.";
+    }
+
+    public string? Text(string name) => _query[name] is [{ Length: > 0 } text] ? text : null;
+    public string OneOf(string name, string usual, params string[] others) {
+        string text = Text(name) ?? usual;
+        if (text != usual && !others.Contains(text)) Refuse(name, "one of " + string.Join(' ', [usual, .. others]));
+        return text;
+    }
+    public int Limit(int usual) {
+        if (Text("limit") is not { } text) return usual;
+        if (int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int limit) && limit is >= 1 and <= 1000) return limit;
+        Refuse("limit", "a number from 1 to 1000");
+        return usual;
+    }
+    /// <summary>A date is its midnight. All is UTC where no offset says otherwise, and a plus may have come as a space.</summary>
+    public DateTimeOffset? Time(string name) {
+        if (Text(name) is not { } text) return null;
+        if (DateTimeOffset.TryParseExact(text.Replace(' ', '+'), Formats, CultureInfo.InvariantCulture,
+            DateTimeStyles.AssumeUniversal | DateTimeStyles.AdjustToUniversal, out var time) && time.Year is >= 1970 and < 9999) return time;
+        Refuse(name, "a date or a time, as 2026-11-24 and 2026-11-24T08:00:00Z are");
+        return null;
+    }
+    public EventQuery Query(string? kind = null) => new(kind ?? Kind(Text("kind")), Since: Time("since"), Until: Time("until"), Before: After(),
+        Type: Text("type"), SubType: Text("subtype"), Domain: Domain(Text("domain")), Subject: Text("subject"), Source: Text("source"),
+        ConfigurationSet: Text("configurationSet"), Tag: Tag());
+
+    Guid? After() {
+        if (Text("after") is not { } text) return null;
+        if (Guid.TryParseExact(text, "N", out var key)) return key;
+        Refuse("after", "the `next` of the page before");
+        return null;
+    }
+    (string, string)? Tag() {
+        if (Text("tag") is not { } text) return null;
+        if (text.LastIndexOf(':') is > 0 and var colon) return (text[..colon], text[(colon + 1)..]); // names have colons, too: ses:from-domain
+        Refuse("tag", "NAME:VALUE");
+        return null;
+    }
+    // As the key of an address spells it.
+    static string? Domain(string? text) => text is null ? null : Address.Key("a@" + text)[2..];
+    static string? Kind(string? text) => text is null ? null : Array.Find(SesKinds, kind => kind.Equals(text, OrdinalIgnoreCase)) ?? text;
+    static readonly string[] SesKinds = [SesEvent.Bounce, SesEvent.Complaint, SesEvent.Delivery, "Send", "Reject", "Open", "Click",
+        "Rendering Failure", "DeliveryDelay", SesEvent.Subscription];
+    void Refuse(string name, string wanted) => Wrong ??= $"{name} must be {wanted}; '{Cut(Text(name)!)}' is not.";
+    static string Cut(string text) => text.Length <= 100 ? text : text[..100] + "...";
+}
+
+// ---- Events -----------------------------------------------------------------------------------------------------
+
+/// <summary>GET /bounces, /complaints and /events: a page of events, newest first.</summary>
+static class EventPages {
+    // A page ends before its limit when it has grown so large: what SES passes on of a diagnostic or a tag may be long.
+    const int LongestPage = 4 << 20;
+    static readonly string[] Columns = ["at", "address", "kind", "type", "subtype", "status", "detail", "recipient", "mailId", "subject", "source",
+        "configurationSet", "snsMessageId", "id", "possible", "tags"];
+
+    public static Task<Results<FileContentHttpResult, ProblemHttpResult>> BouncesAsync(HttpContext http, IFeedbackStore store,
+        ReportThreads threads) => PageAsync(http, store, threads, SesEvent.Bounce);
+    public static Task<Results<FileContentHttpResult, ProblemHttpResult>> ComplaintsAsync(HttpContext http, IFeedbackStore store,
+        ReportThreads threads) => PageAsync(http, store, threads, SesEvent.Complaint);
+    public static Task<Results<FileContentHttpResult, ProblemHttpResult>> EventsAsync(HttpContext http, IFeedbackStore store,
+        ReportThreads threads) => PageAsync(http, store, threads, null);
+
+    static async Task<Results<FileContentHttpResult, ProblemHttpResult>> PageAsync(HttpContext http, IFeedbackStore store,
+        ReportThreads threads, string? kind) {
+        var ask = new Parameters(http.Request.Query, [.. Parameters.Filters, .. kind is null ? ["kind"] : (string[])[], "after", "limit", "format"]);
+        var (query, limit, csv) = (ask.Query(kind), ask.Limit(100), ask.OneOf("format", "json", "csv") == "csv");
+        if (ask.Wrong is not null) return Problem.Of(400, ask.Wrong);
+        var events = store.EventsAsync(query, http.RequestAborted);
+        var (body, next) = await threads.PageAsync(() => csv ? CsvAsync(events, limit) : JsonAsync(events, limit), http.RequestAborted);
+        if (next is not null) http.Response.Headers.Link = $"<{http.Request.Path}{QueryString.Create([.. http.Request.Query
+            .Where(each => each.Key != "after"), new("after", next)])}>; rel=\"next\"";
+        return TypedResults.Bytes(body, csv ? "text/csv; charset=utf-8; header=present" : "application/json; charset=utf-8");
+    }
+
+    static async Task<(ReadOnlyMemory<byte> Body, string? Next)> JsonAsync(IAsyncEnumerable<(Guid Key, Feedback Feedback)> events, int limit) {
+        var (body, json) = ApiJson.Write();
+        string? next = null;
+        json.WriteStartObject();
+        json.WriteStartArray("events");
+        await foreach (var (key, feedback) in events) {
+            feedback.WriteTo(json);
+            if (--limit > 0 && json.BytesCommitted + json.BytesPending < LongestPage) continue;
+            next = key.ToString("N");
+            break;
+        }
+        json.WriteEndArray();
+        json.WriteString("next", next);
+        json.WriteEndObject();
+        json.Flush();
+        return (body.WrittenMemory, next);
+    }
+
+    static async Task<(ReadOnlyMemory<byte> Body, string? Next)> CsvAsync(IAsyncEnumerable<(Guid Key, Feedback Feedback)> events, int limit) {
+        var csv = new StringBuilder().AppendJoin(',', Columns).Append("\r\n");
+        string? next = null;
+        await foreach (var (key, feedback) in events) {
+            var texts = feedback.Texts.ToDictionary(text => text.Name, text => text.Value);
+            (texts["at"], texts["address"]) = (feedback.At.UtcDateTime.ToString("O", CultureInfo.InvariantCulture), feedback.Address);
+            (texts["possible"], texts["tags"]) = (feedback.Possible ? "true" : null, feedback.Tags);
+            csv.AppendJoin(',', Columns.Select(column => Cell(texts[column]))).Append("\r\n");
+            if (--limit > 0 && csv.Length < LongestPage) continue;
+            next = key.ToString("N");
+            break;
+        }
+        return (Encoding.UTF8.GetBytes(csv.ToString()), next);
+    }
+    // RFC 4180. An apostrophe keeps a spreadsheet from running what a stranger wrote into a diagnostic or a subject:
+    // https://owasp.org/www-community/attacks/CSV_Injection
+    static string Cell(string? text) {
+        if (text is null) return "";
+        if (text is ['=' or '+' or '-' or '@' or '\t' or '\r' or '\n', ..]) text = "'" + text;
+        return text.AsSpan().IndexOfAny(",\"\r\n") < 0 ? text : $"\"{text.Replace("\"", "\"\"", Ordinal)}\"";
+    }
+}
+
+// ---- Statistics -------------------------------------------------------------------------------------------------
+
+/// <summary>The answer of GET /stats. Since is inclusive, Until is not. Of what was scanned: how many events were read, and whether
+/// every key was kept (else the rarest were dropped, and what is left may have counted too few).</summary>
+sealed record StatsReport(string By, string Since, string Until, bool Scanned,
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] long? Read,
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] bool? Complete, IReadOnlyList<StatsRow> Rows);
+
+/// <summary>What happened under one key (null: SES did not say). Bounces, complaints and rates are counted as <see cref="Rates"/> counts
+/// them; what SES's own list stopped, the simulator's mail and the kinds that have no column are Other.</summary>
+sealed class StatsRow(string? key, string? didYouMean = null) {
+    public string? Key => key;
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] public string? DidYouMean => didYouMean;
+    public long Sends { get; private set; }
+    public long Deliveries { get; private set; }
+    public long Bounces { get; private set; }
+    public long SoftBounces { get; private set; }
+    public long Complaints { get; private set; }
+    public long NotSpam { get; private set; }
+    public long Other { get; private set; }
+    public double? BounceRate => Rates.BounceRate;
+    public double? ComplaintRate => Rates.ComplaintRate;
+    Rates Rates => new(Sends, Deliveries, Bounces, Complaints);
+    /// <summary>What decides which keys are worth keeping.</summary>
+    [JsonIgnore] public (long, long) Weight => (Bounces + Complaints, Sends + Deliveries + SoftBounces + NotSpam + Other);
+
+    public StatsRow Add(Count count) {
+        var counted = Rates.Of([count]);
+        if (counted != Nothing) {
+            (Sends, Deliveries) = (Sends + counted.Sends, Deliveries + counted.Deliveries);
+            (Bounces, Complaints) = (Bounces + counted.Bounces, Complaints + counted.Complaints);
+        } else if (count is { ToSimulator: false, Kind: SesEvent.Bounce, Type: not "Permanent" }) SoftBounces += count.Number;
+        else if (count is { ToSimulator: false, Kind: SesEvent.Complaint, Type: "not-spam" }) NotSpam += count.Number;
+        else Other += count.Number;
+        return this;
+    }
+    public StatsRow Add(Feedback feedback) => Add(new Count(feedback.At, feedback.Kind, feedback.Type ?? "", feedback.SubType ?? "", feedback.ToSimulator, 1));
+    static readonly Rates Nothing = new(0, 0, 0, 0);
+}
+
+/// <summary>Rows by their key, the heaviest few thousand however many there are.</summary>
+sealed class StatsTable {
+    const int MostKeys = 10_000, LongestKey = 200;
+    readonly Dictionary<string, StatsRow> _rows = new(StringComparer.Ordinal);
+    public bool Complete { get; private set; } = true;
+
+    public StatsRow this[string? key, string? didYouMean = null] {
+        get {
+            key = key is null ? "" : key.Length <= LongestKey ? key : key[..(char.IsHighSurrogate(key[LongestKey - 1]) ? LongestKey - 1 : LongestKey)];
+            if (_rows.TryGetValue(key, out var row)) return row;
+            if (_rows.Count == 2 * MostKeys) DropHalf();
+            return _rows[key] = new(key.Length == 0 ? null : key, didYouMean);
+        }
+    }
+    /// <summary>The most bounces and complaints first.</summary>
+    public IEnumerable<StatsRow> Heaviest => _rows.Values.OrderByDescending(row => row.Weight).ThenBy(row => row.Key, StringComparer.Ordinal);
+
+    void DropHalf() {
+        Complete = false;
+        foreach (var row in Heaviest.Skip(MostKeys).ToList()) _rows.Remove(row.Key ?? "");
+    }
+}
+
+/// <summary>GET /stats.</summary>
+static class Stats {
+    static readonly string[] By = ["type", "domain", "subject", "source", "configurationSet", "didYouMean", "prevented"];
+
+    public static async Task<Results<Ok<StatsReport>, ProblemHttpResult>> ReportAsync(HttpContext http, IFeedbackStore store,
+        ReportThreads threads, TimeProvider clock) {
+        string by = http.Request.Query["by"] is [{ Length: > 0 } asked] ? asked : "day";
+        string[] filters = by is "day" ? ["since", "until", "kind", "type", "subtype"]
+            : by is "didYouMean" or "prevented" ? ["since", "until"] : [.. Parameters.Filters, "kind"];
+        var ask = new Parameters(http.Request.Query, ["by", .. filters, "limit"]);
+        if (!by.StartsWith("tag:", Ordinal) || by.Length == 4) by = ask.OneOf("by", "day", [.. By, "tag:NAME"]);
+        var (query, limit) = (ask.Query(), ask.Limit(by == "day" ? 1000 : 100));
+        var until = query.Until ?? (query.Since is { } from && from >= Tomorrow(clock) ? from.AddDays(30) : Tomorrow(clock));
+        query = query with { Until = until, Since = query.Since ?? until.AddDays(-30) };
+        if (ask.Wrong is null && query.Since >= until) return Problem.Of(400, "since must be before until, which is not included.");
+        if (ask.Wrong is not null || by == "tag:NAME") return Problem.Of(400, ask.Wrong ?? "by=tag:NAME wants the name of a tag of yours.");
+        return TypedResults.Ok(by == "day" ? await ByDayAsync(store, query, limit) : await threads.ScanAsync(() => by switch {
+            "didYouMean" => DidYouMean.ReportAsync(store, query, limit, http.RequestAborted),
+            "prevented" => Prevented.ReportAsync(store, query, limit, http.RequestAborted),
+            _ => ScanAsync(store, by, query, limit, http.RequestAborted),
+        }, http.RequestAborted));
+    }
+    /// <summary>A report over a range that was read event by event.</summary>
+    public static StatsReport Scanned(string by, EventQuery query, long read, bool complete, IEnumerable<StatsRow> rows) =>
+        new(by, Text(query.Since!.Value), Text(query.Until!.Value), true, read, complete, [.. rows]);
+    public static string Day(DateTimeOffset at) => at.UtcDateTime.ToString(Count.Day, CultureInfo.InvariantCulture);
+    static string Text(DateTimeOffset at) => at.TimeOfDay == default ? Day(at) : at.UtcDateTime.ToString("yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'", CultureInfo.InvariantCulture);
+    static DateTimeOffset Tomorrow(TimeProvider clock) => new(clock.GetUtcNow().UtcDateTime.Date.AddDays(1), TimeSpan.Zero);
+
+    // From the roll-ups, which know whole days: the last `limit` of the range, those without an event too.
+    static async Task<StatsReport> ByDayAsync(IFeedbackStore store, EventQuery query, int limit) {
+        DateTime until = query.Until!.Value.UtcDateTime.AddDays(1).AddTicks(-1).Date, since = query.Since!.Value.UtcDateTime.Date;
+        if (since < until.AddDays(-limit)) since = until.AddDays(-limit);
+        var counts = await store.CountsAsync(hourly: false, new(since, TimeSpan.Zero));
+        var rows = Enumerable.Range(0, (until - since).Days).Select(day => since.AddDays(day)).ToDictionary(day => day, day => new StatsRow(Day(day)));
+        foreach (var count in counts)
+            if (rows.TryGetValue(count.At.UtcDateTime.Date, out var row) && Is(query.Kind, count.Kind) && Is(query.Type, count.Type)
+                && Is(query.SubType, count.SubType)) row.Add(count);
+        return new("day", Day(since), Day(until), false, null, null, [.. rows.Values]);
+    }
+    static bool Is(string? wanted, string value) => wanted is null || wanted == value;
+
+    static async Task<StatsReport> ScanAsync(IFeedbackStore store, string by, EventQuery query, int limit, CancellationToken cancellation) {
+        var table = new StatsTable();
+        long read = 0;
+        await foreach (var (_, feedback) in store.EventsAsync(query, cancellation)) {
+            read++;
+            foreach (string? key in Keys(by, feedback)) table[key].Add(feedback);
+        }
+        return Scanned(by, query, read, table.Complete, table.Heaviest.Take(limit));
+    }
+
+    static IEnumerable<string?> Keys(string by, Feedback feedback) => by switch {
+        "type" => [string.Join('/', ((string?[])[feedback.Type, feedback.SubType]).OfType<string>())],
+        "domain" => [DomainOf(feedback.Address)],
+        "subject" => [feedback.Subject],
+        "source" => [feedback.Source],
+        "configurationSet" => [feedback.ConfigurationSet],
+        _ => feedback.TagValues(by[4..]).Distinct().DefaultIfEmpty(), // tag:NAME; a mail with two values counts under both
+    };
+    public static string? DomainOf(string address) => address.LastIndexOf('@') is >= 0 and var at ? address[(at + 1)..] : null;
+}
+
+/// <summary>GET /stats?by=didYouMean: addresses that bounced for good as unknown, at a domain that looks like a slip for one where many have
+/// their mail, and that has had no delivery in the range.</summary>
+sealed class DidYouMean {
+    const int MostDomains = 10_000;
+    // Where mail is read: by name, so that none of them is taken for a slip for another.
+    static readonly string[] Common = [.. """
+        gmail.com googlemail.com yahoo.com yahoo.co.uk yahoo.de yahoo.fr yahoo.it yahoo.es yahoo.ca yahoo.co.in yahoo.co.jp yahoo.com.br yahoo.com.au ymail.com
+        rocketmail.com hotmail.com hotmail.co.uk hotmail.de hotmail.fr hotmail.it hotmail.es hotmail.nl outlook.com outlook.de outlook.fr outlook.es live.com
+        live.co.uk live.de live.fr live.nl live.it msn.com icloud.com me.com mac.com aol.com aol.de mail.com email.com gmx.de gmx.net gmx.at gmx.ch gmx.com gmx.fr
+        web.de t-online.de freenet.de arcor.de mail.de posteo.de mailbox.org proton.me protonmail.com tutanota.com fastmail.com zoho.com hey.com yandex.ru
+        yandex.com mail.ru bk.ru inbox.ru list.ru rambler.ru ukr.net comcast.net verizon.net att.net sbcglobal.net bellsouth.net cox.net charter.net earthlink.net
+        btinternet.com virginmedia.com sky.com talktalk.net ntlworld.com orange.fr wanadoo.fr free.fr laposte.net sfr.fr neuf.fr libero.it virgilio.it tiscali.it
+        alice.it tin.it telenet.be skynet.be ziggo.nl kpnmail.nl planet.nl home.nl hetnet.nl xs4all.nl bluewin.ch wp.pl o2.pl interia.pl onet.pl seznam.cz centrum.cz
+        abv.bg telefonica.net sapo.pt uol.com.br bol.com.br terra.com.br rediffmail.com qq.com 163.com 126.com sina.com naver.com daum.net hanmail.net bigpond.com
+        optusnet.com.au shaw.ca rogers.com sympatico.ca telus.net xtra.co.nz
+        """.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)];
+    readonly OptimalStringAlignment _distance = new();
+    readonly Dictionary<string, string?> _suggestions = new(StringComparer.Ordinal);
+    readonly HashSet<string> _delivered = new(StringComparer.Ordinal);
+    readonly StatsTable _table = new();
+
+    public static async Task<StatsReport> ReportAsync(IFeedbackStore store, EventQuery query, int limit, CancellationToken cancellation) {
+        var (slips, read) = (new DidYouMean(), 0L);
+        await foreach (var (_, feedback) in store.EventsAsync(query, cancellation)) {
+            read++;
+            slips.Add(feedback);
+        }
+        var rows = slips._table.Heaviest.Where(row => Stats.DomainOf(row.Key!) is { } domain && !slips._delivered.Contains(domain)).Take(limit);
+        return Stats.Scanned("didYouMean", query, read, slips._table.Complete && slips._delivered.Count < MostDomains, rows);
+    }
+
+    void Add(Feedback feedback) {
+        if (feedback.Kind is not (SesEvent.Bounce or SesEvent.Delivery) || Stats.DomainOf(feedback.Address) is not { } domain || Of(domain) is not { } meant) return;
+        if (feedback.Kind == SesEvent.Delivery) {
+            if (_delivered.Count < MostDomains) _delivered.Add(domain);
+        } else if (feedback is { Type: "Permanent", SubType: "General" or "NoEmail" })
+            _table[feedback.Address, feedback.Address[..^domain.Length] + meant].Add(feedback);
+    }
+    // A transposition is one slip. In a name as short as gmx.de two would turn it into anything.
+    string? Of(string domain) {
+        if (_suggestions.TryGetValue(domain, out string? known)) return known;
+        if (_suggestions.Count == MostDomains) _suggestions.Clear();
+        return _suggestions[domain] = Common.Where(common => Math.Abs(common.Length - domain.Length) <= 2)
+            .Select(common => (Domain: common, Slips: _distance.Distance(common, domain)))
+            .Where(near => near.Slips <= (near.Domain.Length < 9 ? 1 : 2)).OrderBy(near => near.Slips)
+            .Select(near => near.Slips > 0 ? near.Domain : null).FirstOrDefault();
+    }
+}
+
+/// <summary>GET /stats?by=prevented: what came of mail that was sent after its address had been suppressed, so that a check before sending
+/// would have spared it. By what is suppressed now: what was lifted since is not counted, so it is never too many.</summary>
+static class Prevented {
+    const int Batch = 256;
+
+    public static async Task<StatsReport> ReportAsync(IFeedbackStore store, EventQuery query, int limit, CancellationToken cancellation) {
+        var (days, read, waiting) = (new StatsTable(), 0L, new List<Feedback>(Batch));
+        foreach (string kind in (string[])[SesEvent.Bounce, SesEvent.Complaint])
+            await foreach (var (_, feedback) in store.EventsAsync(query with { Kind = kind }, cancellation)) {
+                read++;
+                waiting.Add(feedback);
+                if (waiting.Count == Batch) await JudgeAsync(store, waiting, days);
+            }
+        await JudgeAsync(store, waiting, days);
+        return Stats.Scanned("prevented", query, read, days.Complete, days.Heaviest.OrderByDescending(row => row.Key, StringComparer.Ordinal).Take(limit));
+    }
+
+    static async Task JudgeAsync(IFeedbackStore store, List<Feedback> waiting, StatsTable days) {
+        var known = await store.FindAsync([.. waiting.Select(feedback => feedback.Address)]) ?? throw new Unavailable();
+        for (int i = 0; i < waiting.Count; i++)
+            if (known[i].Suppressed && known[i].Since < waiting[i].At && SentAt(waiting[i]) > known[i].Since) days[Stats.Day(waiting[i].At)].Add(waiting[i]);
+        waiting.Clear();
+    }
+
+    static DateTimeOffset? SentAt(Feedback feedback) {
+        if (feedback.Mail is null) return null;
+        using var mail = JsonDocument.Parse(feedback.Mail);
+        return Iso8601.Read(mail.RootElement.Text("timestamp"));
+    }
+}
+
+// ---- Status -----------------------------------------------------------------------------------------------------
+
+/// <summary>What is wrong, how badly (error, warning, hint), and the command that mends it.</summary>
+sealed record Finding(string Code, string Severity, string Says, string Mend);
+/// <summary>A message that was refused: never from whom, nor what it said.</summary>
+sealed record RefusedMessage(DateTime At, int Status, string Why, string? TopicArn);
+/// <summary>A topic that is allowed, and what was seen of it: all null when nothing was.</summary>
+sealed record TopicReport(string TopicArn, DateTime? ConfirmedAt, DateTime? UnsubscribedAt, DateTime? ValidatedAt, DateTime? LastAt,
+    string? SignatureVersion, DateTime? DoubledAt);
+/// <summary>The rates of a window, and where they stand against SES's lines.</summary>
+sealed record RatesReport(string Window, long Sends, long Deliveries, long Bounces, long Complaints, double? BounceRate, double? ComplaintRate,
+    string BounceVerdict, string ComplaintVerdict);
+/// <summary>Where SES advises, reviews and pauses.</summary>
+sealed record RateLines(IReadOnlyList<double> Bounce, IReadOnlyList<double> Complaint);
+/// <summary>How the store is, without its topics and findings.</summary>
+sealed record StoreReport(string Name, long JournalBytes, long BehindBytes, double BehindSeconds, long Suppressed, long Unread);
+/// <summary>The disk that the journal is on.</summary>
+sealed record DiskReport(long FreeBytes, long TotalBytes);
+/// <summary>The answer of GET /status. Ok: no finding is more than a hint. Store is null while it cannot be read.</summary>
+sealed record StatusReport(bool Ok, IReadOnlyList<Finding> Findings, IReadOnlyList<TopicReport> Topics, IReadOnlyList<RatesReport> Rates,
+    RateLines Lines, IReadOnlyList<RefusedMessage> Refusals, StoreReport? Store, DiskReport? Disk, DateTime StartedAt);
+
+/// <summary>GET /status: listens to the verdicts, looks at the store, and says what is wrong.</summary>
+sealed class Doctor {
+    const int MostRefusals = 50, MostDelays = 20, SilentDays = 7, CertificateDays = 14;
+    readonly IFeedbackStore _store;
+    readonly ReceiverOptions _options;
+    readonly TimeProvider _clock;
+    readonly bool _drainsQueue;
+    readonly DateTime _startedAt;
+    readonly Lock _gate = new();
+    readonly Queue<(RefusedMessage Message, Verdict Verdict)> _refusals = new();
+    readonly Queue<TimeSpan> _delays = new(); // from SNS's Timestamp to our clock, of genuine messages
+
+    public Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOptions> options, IConfiguration configuration, TimeProvider clock) {
+        (_store, _options, _clock, _startedAt) = (store, options.Value, clock, clock.GetUtcNow().UtcDateTime);
+        _drainsQueue = !string.IsNullOrEmpty(configuration["Sqs:QueueUrl"]);
+        intake.Answered += Hear;
+    }
+
+    void Hear(Verdict verdict, Envelope? envelope) {
+        var now = _clock.GetUtcNow();
+        lock (_gate) {
+            if (verdict.Status != 200) {
+                if (_refusals.Count == MostRefusals) _refusals.Dequeue();
+                _refusals.Enqueue((new(now.UtcDateTime, verdict.Status, verdict.Why, Printable(envelope?.TopicArn)), verdict));
+            } else if (Iso8601.Read(envelope?.Timestamp) is { } sent) {
+                if (_delays.Count == MostDelays) _delays.Dequeue();
+                _delays.Enqueue(now - sent);
+            }
+        }
+    }
+    // Before the topic is known to be ours it is a stranger's text.
+    static string? Printable(string? text) => text is null ? null : new([.. text.Take(100).Where(letter => letter is > ' ' and < '\x7f')]);
+
+    /// <summary>200, or 503 with what is known all the same when the store cannot be read.</summary>
+    public static async Task<Results<Ok<StatusReport>, JsonHttpResult<StatusReport>>> ReportAsync(Doctor doctor) {
+        var report = await doctor.ReportAsync();
+        return report.Store is not null ? TypedResults.Ok(report) : TypedResults.Json(report, ReportsJson.Default.StatusReport, statusCode: 503);
+    }
+
+    async Task<StatusReport> ReportAsync() {
+        StoreState? state = null;
+        RatesReport[] rates = [];
+        try {
+            state = await _store.StateAsync();
+            rates = await RatesAsync();
+        } catch (Unavailable) { state = null; }
+        var disk = Disk();
+        RefusedMessage[] refusals;
+        TimeSpan[] delays;
+        lock (_gate) (refusals, delays) = ([.. _refusals.Reverse().Select(each => each.Message)], [.. _delays]);
+        TopicReport[] topics = [.. _options.TopicArns.Distinct().Select(arn => Of(arn, state?.Topics.FirstOrDefault(topic => topic.TopicArn == arn)))];
+        List<Finding> findings = [.. await StoreFindingsAsync(state, disk), .. state is null ? [] : topics.SelectMany(TopicFindings),
+            .. RateFindings(rates), .. RefusalFindings(), .. ClockFindings(delays), .. CertificateFindings()];
+        return new(findings.All(finding => finding.Severity == "hint"), [.. findings.OrderBy(finding => Array.IndexOf(Severities, finding.Severity))],
+            topics, rates, new(Rates.BounceLines, Rates.ComplaintLines), refusals, state is null ? null : new(state.Name, state.JournalBytes,
+            state.BehindBytes, Math.Round(state.Behind.TotalSeconds, 3), state.Suppressed, state.Unread), disk, _startedAt);
+    }
+    static readonly string[] Severities = ["error", "warning", "hint"];
+
+    static TopicReport Of(string arn, TopicState? seen) => new(arn, seen?.ConfirmedAt?.UtcDateTime, seen?.UnsubscribedAt?.UtcDateTime,
+        seen?.ValidatedAt?.UtcDateTime, seen?.LastAt?.UtcDateTime, seen?.SignatureVersion, seen?.DoubledAt?.UtcDateTime);
+
+    async Task<RatesReport[]> RatesAsync() {
+        var now = _clock.GetUtcNow();
+        var counts = await _store.CountsAsync(hourly: true, now.AddDays(-7));
+        return [Window("24h", now.AddDays(-1)), Window("7d", now.AddDays(-7))];
+
+        RatesReport Window(string name, DateTimeOffset from) {
+            var rates = Rates.Of(counts.Where(count => count.At >= from.AddHours(-1) && count.At <= now)); // the hour that it begins in
+            return new(name, rates.Sends, rates.Deliveries, rates.Bounces, rates.Complaints, rates.BounceRate, rates.ComplaintRate,
+                Judge(rates.BounceRate, rates.Sends, Rates.BounceLines), Judge(rates.ComplaintRate, rates.Deliveries, Rates.ComplaintLines));
+        }
+    }
+
+    static string Judge(double? rate, long mails, double[] lines) => rate is null ? "unknown" : mails < Rates.Enough ? "too-few"
+        : ((string[])["ok", "advice", "review", "pause"])[lines.Count(line => rate >= line)];
+
+    async Task<List<Finding>> StoreFindingsAsync(StoreState? state, DiskReport? disk) {
+        List<Finding> findings = [];
+        string folder = _options.JournalDirectory;
+        if (!await _store.IsWritableAsync())
+            findings.Add(new("journal-unwritable", "error", "The journal cannot be written: SNS is answered 503, and tries again.", "df -h " + folder));
+        if (state is null) findings.Add(new("store-unavailable", "error", "What is stored cannot be read now: it is being built anew, or the database is away.", "journalctl -u feedback -n 50"));
+        else {
+            if (state.Behind > TimeSpan.FromMinutes(1)) findings.Add(new("follower-behind", "warning", $"{state.BehindBytes} bytes of the journal wait to be copied, "
+                + $"for {state.Behind.TotalMinutes:0} minutes: history and statistics are not complete. It catches up by itself, or say so:", "journalctl -u feedback -n 50"));
+            findings.AddRange(state.Findings.Select(says => new Finding("store", "warning", says, "")));
+        }
+        if (disk is not null && (disk.FreeBytes < 1L << 30 || disk.FreeBytes < disk.TotalBytes / 20)) findings.Add(new("disk-low",
+            disk.FreeBytes < 256 << 20 ? "error" : "warning", $"{disk.FreeBytes >> 20} MiB are left on the disk of the journal.", $"df -h {folder} && du -sh {folder}"));
+        return findings;
+    }
+
+    DiskReport? Disk() {
+        try {
+            return new DriveInfo(Path.GetFullPath(_options.JournalDirectory)) is var drive ? new(drive.AvailableFreeSpace, drive.TotalSize) : null;
+        } catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException) { return null; }
+    }
+
+    IEnumerable<Finding> TopicFindings(TopicReport topic) {
+        var (arn, now) = (topic.TopicArn, _clock.GetUtcNow().UtcDateTime);
+        string subscribe = $"aws sns subscribe --topic-arn {arn} --protocol https --notification-endpoint https://<this host>/sns";
+        const string Test = "aws sesv2 send-email --from-email-address <you> --destination ToAddresses=bounce@simulator.amazonses.com "
+            + "--content 'Simple={Subject={Data=test},Body={Text={Data=test}}}'";
+        // SNS tries for an hour at most: what comes later came by another subscription, as a queue's is.
+        if (topic.UnsubscribedAt is { } left && !(topic.ConfirmedAt > left) && !(topic.LastAt > left.AddHours(1)))
+            yield return new("topic-unsubscribed", "error", $"{arn} was unsubscribed at {left:u}, and nothing comes since.", subscribe);
+        else if (topic.LastAt is not { } last) yield return _drainsQueue
+            ? new("topic-unconfirmed", "error", $"Nothing has come from {arn} yet, by the queue or otherwise.", Test)
+            : new("topic-unconfirmed", "error", $"Nothing has come from {arn} yet: it was never subscribed, or cannot reach this receiver.", subscribe);
+        else if (now - last > TimeSpan.FromDays(SilentDays))
+            yield return new("topic-silent", "warning", $"Nothing has come from {arn} for {(now - last).Days} days. A test mail should show up here:", Test);
+        if (topic.SignatureVersion == "1") yield return new("signature-version-1", "hint", $"{arn} signs with SHA-1.",
+            $"aws sns set-topic-attributes --topic-arn {arn} --attribute-name SignatureVersion --attribute-value 2");
+        if (now - topic.DoubledAt < TimeSpan.FromDays(SilentDays)) yield return new("formats-doubled", "warning",
+            $"Both SES formats are on: one event came to {arn} in two messages. It counts once, but you pay twice.",
+            "for type in Bounce Complaint Delivery; do aws ses set-identity-notification-topic --identity <your domain> --notification-type $type; done");
+    }
+
+    static IEnumerable<Finding> RateFindings(RatesReport[] rates) {
+        if (rates is not [var day, var week]) yield break;
+        if (week is { Sends: 0 } or { Deliveries: 0 }) yield return new("rates-unknown", "hint",
+            $"No {(week.Sends > 0 ? "" : week.Deliveries > 0 ? "Send" : "Send or ")}{(week.Deliveries > 0 ? "" : "Delivery")} came in 7 days, so rates cannot be told.",
+            "aws sesv2 update-configuration-set-event-destination --configuration-set-name <set> --event-destination-name <destination> "
+            + "--event-destination MatchingEventTypes=SEND,DELIVERY,BOUNCE,COMPLAINT");
+        foreach (var window in (RatesReport[])[day, week]) {
+            if (Worse(window.BounceVerdict) is { } bad) yield return new("bounce-rate", bad, Percent(window.BounceRate) + $" of {window.Sends} mails in {window.Window} "
+                + $"bounced for good: over SES's line ({window.BounceVerdict}).", "curl 'localhost:8081/stats?by=source&kind=Bounce'");
+            if (Worse(window.ComplaintVerdict) is { } worse) yield return new("complaint-rate", worse, Percent(window.ComplaintRate) + $" of {window.Deliveries} mails "
+                + $"in {window.Window} were complained about: over SES's line ({window.ComplaintVerdict}).", "curl 'localhost:8081/stats?by=subject&kind=Complaint'");
+        }
+    }
+    static string Percent(double? rate) => string.Create(CultureInfo.InvariantCulture, $"{rate * 100:0.###} %");
+    static string? Worse(string verdict) => verdict switch { "advice" => "warning", "review" or "pause" => "error", _ => null };
+
+    // The newest of each verdict, for a day. Anybody may post, so what strangers can bring about is no more than a hint.
+    List<Finding> RefusalFindings() {
+        (RefusedMessage Message, Verdict Verdict)[] recent;
+        var dayAgo = _clock.GetUtcNow().UtcDateTime.AddDays(-1);
+        lock (_gate) recent = [.. _refusals.Where(each => each.Message.At > dayAgo)];
+        return [.. recent.GroupBy(each => each.Verdict).Select(same => Of(same.Last().Message, same.Key, same.Count()))];
+    }
+
+    Finding Of(RefusedMessage last, Verdict verdict, int count) {
+        string says = $"{count} of the last {MostRefusals} refused messages, the last at {last.At:u} of {last.TopicArn ?? "no topic"}: {last.Status}, {last.Why}.";
+        string version = $"aws sns set-topic-attributes --topic-arn {last.TopicArn} --attribute-name SignatureVersion --attribute-value 2";
+        bool ours = _options.TopicArns.Contains(last.TopicArn);
+        if (verdict == Verdict.RawDelivery) return new("raw-delivery", "warning", says,
+            "aws sns set-subscription-attributes --subscription-arn <arn> --attribute-name RawMessageDelivery --attribute-value false");
+        if (verdict == Verdict.Sha1Forbidden) return new("sha1-forbidden", "error", says, version);
+        if (verdict == Verdict.UnsupportedVersion) return new("signature-version-refused", ours ? "warning" : "hint", says, version);
+        if (verdict == Verdict.UnknownTopic) return new("topic-not-allowed", "hint", says, "Only if that topic is yours, allow it: Sns__TopicArns__1=<its ARN>");
+        if (verdict == Verdict.CertificateUnavailable || verdict == Verdict.NotConfirmed) return new("sns-unreachable", "warning", says,
+            "curl -I https://sns.<region>.amazonaws.com/");
+        if (verdict == Verdict.UnusableCertificate) return new("certificate-unusable", ours ? "warning" : "hint", says, "ls -l " + _options.CertificateDirectory);
+        return new("refused", verdict.Status == 503 ? "warning" : "hint", says, "journalctl -u feedback -n 50");
+    }
+
+    // Even the quickest of the last messages tells of the future, or comes late.
+    static IEnumerable<Finding> ClockFindings(TimeSpan[] delays) {
+        var shortest = delays.DefaultIfEmpty().Min();
+        if (shortest < TimeSpan.FromMinutes(-5)) yield return new("clock-behind", "error",
+            $"This machine's clock is {-shortest.TotalMinutes:0} minutes behind SNS's.", "timedatectl set-ntp true");
+        if (shortest > TimeSpan.FromMinutes(5) && delays.Length == MostDelays) yield return new("messages-late", "hint",
+            $"None of the last {MostDelays} messages came less than {shortest.TotalMinutes:0} minutes after SNS wrote it: a queue that was full, or a clock that is ahead.", "timedatectl");
+    }
+
+    // SNS renews its certificate in time and names the new one; it is the machine that cannot download that is in trouble.
+    IEnumerable<Finding> CertificateFindings() {
+        var ends = new List<DateTime>();
+        try {
+            foreach (string path in Directory.EnumerateFiles(_options.CertificateDirectory, "SimpleNotificationService-*.pem").Take(100))
+                try {
+                    using var certificate = X509CertificateLoader.LoadCertificateFromFile(path);
+                    ends.Add(certificate.NotAfter.ToUniversalTime());
+                } catch (CryptographicException) { }
+        } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { }
+        if (ends.Count == 0 || ends.Max() is var last && last - _clock.GetUtcNow().UtcDateTime > TimeSpan.FromDays(CertificateDays)) yield break;
+        yield return new("certificate-ends", last < _clock.GetUtcNow().UtcDateTime ? "warning" : "hint",
+            $"The newest certificate in {_options.CertificateDirectory} ends at {last:u}. SNS will name another; this machine must be able to fetch it.",
+            "curl -I https://sns.<region>.amazonaws.com/");
+    }
+}
+
+// ---- Plumbing ---------------------------------------------------------------------------------------------------
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
+[JsonSerializable(typeof(StatsReport)), JsonSerializable(typeof(StatusReport))]
+sealed partial class ReportsJson : JsonSerializerContext;
