@@ -5,11 +5,15 @@
 // wait for a report, and what a report holds in memory does not grow with what it reads.
 
 using F23.StringSimilarity;
+using Microsoft.AspNetCore.Http.Metadata;
+using Microsoft.AspNetCore.OpenApi;
+using Microsoft.OpenApi;
 
 static partial class Extras {
     static partial void AddReports(WebApplicationBuilder builder) {
         builder.Services.ConfigureHttpJsonOptions(json => json.SerializerOptions.TypeInfoResolverChain.Insert(0, ReportsJson.Default));
-        builder.Services.AddSingleton<Doctor>().AddSingleton<ReportThreads>();
+        builder.Services.AddSingleton<Doctor>().AddSingleton<ReportThreads>()
+            .AddOpenApi(openApi => openApi.AddDocumentTransformer(Contract.DescribeAsync));
     }
 
     static partial void MapReports(WebApplication app) {
@@ -19,6 +23,7 @@ static partial class Extras {
         app.MapGet("/events", EventPages.EventsAsync);
         app.MapGet("/stats", Stats.ReportAsync);
         app.MapGet("/status", Doctor.ReportAsync);
+        app.MapOpenApi("/openapi/v1.json");
     }
 }
 
@@ -115,10 +120,13 @@ static class EventPages {
     static readonly string[] Columns = ["at", "address", "kind", "type", "subtype", "status", "detail", "recipient", "mailId", "subject", "source",
         "configurationSet", "snsMessageId", "id", "possible", "tags"];
 
+    /// <summary>GET /bounces: a page of bounces, newest first.</summary>
     public static Task<Results<FileContentHttpResult, ProblemHttpResult>> BouncesAsync(HttpContext http, IFeedbackStore store,
         ReportThreads threads) => PageAsync(http, store, threads, SesEvent.Bounce);
+    /// <summary>GET /complaints: a page of complaints, newest first.</summary>
     public static Task<Results<FileContentHttpResult, ProblemHttpResult>> ComplaintsAsync(HttpContext http, IFeedbackStore store,
         ReportThreads threads) => PageAsync(http, store, threads, SesEvent.Complaint);
+    /// <summary>GET /events: a page of events of every kind, newest first.</summary>
     public static Task<Results<FileContentHttpResult, ProblemHttpResult>> EventsAsync(HttpContext http, IFeedbackStore store,
         ReportThreads threads) => PageAsync(http, store, threads, null);
 
@@ -157,7 +165,7 @@ static class EventPages {
         string? next = null;
         await foreach (var (key, feedback) in events) {
             var texts = feedback.Texts.ToDictionary(text => text.Name, text => text.Value);
-            (texts["at"], texts["address"]) = (feedback.At.UtcDateTime.ToString("O", CultureInfo.InvariantCulture), feedback.Address);
+            (texts["at"], texts["address"]) = (Stats.Time(feedback.At), feedback.Address);
             (texts["possible"], texts["tags"]) = (feedback.Possible ? "true" : null, feedback.Tags);
             csv.AppendJoin(',', Columns.Select(column => Cell(texts[column]))).Append("\r\n");
             if (--limit > 0 && csv.Length < LongestPage) continue;
@@ -242,6 +250,7 @@ sealed class StatsTable {
 static class Stats {
     static readonly string[] By = ["type", "domain", "subject", "source", "configurationSet", "didYouMean", "prevented"];
 
+    /// <summary>GET /stats: how many of what. By day from the roll-ups, by anything else from the events of the range.</summary>
     public static async Task<Results<Ok<StatsReport>, ProblemHttpResult>> ReportAsync(HttpContext http, IFeedbackStore store,
         ReportThreads threads, TimeProvider clock) {
         string by = http.Request.Query["by"] is [{ Length: > 0 } asked] ? asked : "day";
@@ -262,9 +271,10 @@ static class Stats {
     }
     /// <summary>A report over a range that was read event by event.</summary>
     public static StatsReport Scanned(string by, EventQuery query, long read, bool complete, IEnumerable<StatsRow> rows) =>
-        new(by, Text(query.Since!.Value), Text(query.Until!.Value), true, read, complete, [.. rows]);
+        new(by, DayOrTime(query.Since!.Value), DayOrTime(query.Until!.Value), true, read, complete, [.. rows]);
     public static string Day(DateTimeOffset at) => at.UtcDateTime.ToString(Count.Day, CultureInfo.InvariantCulture);
-    static string Text(DateTimeOffset at) => at.TimeOfDay == default ? Day(at) : at.UtcDateTime.ToString("yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'", CultureInfo.InvariantCulture);
+    public static string Time(DateTimeOffset at) => at.UtcDateTime.ToString("yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'", CultureInfo.InvariantCulture);
+    static string DayOrTime(DateTimeOffset at) => at.TimeOfDay == default ? Day(at) : Time(at);
     static DateTimeOffset Tomorrow(TimeProvider clock) => new(clock.GetUtcNow().UtcDateTime.Date.AddDays(1), TimeSpan.Zero);
 
     // From the roll-ups, which know whole days: the last `limit` of the range, those without an event too.
@@ -436,7 +446,8 @@ sealed class Doctor {
     // Before the topic is known to be ours it is a stranger's text.
     static string? Printable(string? text) => text is null ? null : new([.. text.Take(100).Where(letter => letter is > ' ' and < '\x7f')]);
 
-    /// <summary>200, or 503 with what is known all the same when the store cannot be read.</summary>
+    /// <summary>GET /status: what is wrong, and the command that mends it. 503 with what is known all the same when the store cannot be
+    /// read.</summary>
     public static async Task<Results<Ok<StatusReport>, JsonHttpResult<StatusReport>>> ReportAsync(Doctor doctor) {
         var report = await doctor.ReportAsync();
         return report.Store is not null ? TypedResults.Ok(report) : TypedResults.Json(report, ReportsJson.Default.StatusReport, statusCode: 503);
@@ -585,6 +596,156 @@ sealed class Doctor {
             $"The newest certificate in {_options.CertificateDirectory} ends at {last:u}. SNS will name another; this machine must be able to fetch it.",
             "curl -I https://sns.<region>.amazonaws.com/");
     }
+}
+
+// ---- Contract ---------------------------------------------------------------------------------------------------
+// The summaries are those of the methods. What a method's type cannot say stands here for the routes of Program.cs and for these; the
+// routes of another extra say theirs by WithSummary and Produces, where they are mapped.
+
+/// <summary>A status that a route answers: what it means, and an example of what comes with it.</summary>
+sealed record Answers(int Status, string Means, string? ContentType = null, string? Example = null);
+/// <summary>What a route takes and answers: the parameters of its query, its body, and every status but those of the guard.</summary>
+sealed record Described(string[] Query, (string ContentType, string Example)? Body, params Answers[] Answers);
+
+/// <summary>GET /openapi/v1.json.</summary>
+static class Contract {
+    const string Json = "application/json", Text = "text/plain", Problems = "application/problem+json", Of = "/{address}";
+    const string Suppressed = """
+        {"address":"jane@example.com","suppressed":true,"reason":"bounce","since":"2026-11-03T09:00:49.89Z",
+        "because":"A mail with the subject \"Your November offers\" bounced for good on 2026-11-03 (General).",
+        "event":"010001a1a0a3bfea-0a275bec/bounce/Permanent/jane@example.com","note":null,
+        "lift":"curl -X DELETE localhost:8081/suppressed/jane%40example.com"}
+        """;
+    const string Free = """
+        {"address":"nobody@example.com","suppressed":false,"reason":null,"since":null,"because":"Nothing is known against it.","event":null,
+        "note":null,"lift":null}
+        """;
+    const string Event = """
+        {"at":"2026-11-03T09:00:49.89Z","address":"jane@example.com","id":"010001a1a0a3bfea-0a275bec/bounce/Permanent/jane@example.com",
+        "kind":"Bounce","type":"Permanent","subtype":"General","status":"5.1.1","detail":"smtp; 550 5.1.1 user unknown",
+        "recipient":"jane@example.com","mailId":"010001a1a0a3bfea-0a275bec","subject":"Your November offers","source":"news@shop.example.com",
+        "configurationSet":"shop-news","snsMessageId":"1a9a4759-863f-52a4-a073-b2361bec84c2","tags":{"campaign":["november-offers"]}}
+        """;
+    const string Days = """
+        {"by":"day","since":"2026-11-24","until":"2026-11-25","scanned":false,"rows":[{"key":"2026-11-24","sends":1000,"deliveries":980,
+        "bounces":12,"softBounces":5,"complaints":1,"notSpam":0,"other":2,"bounceRate":0.012,"complaintRate":0.00102}]}
+        """;
+    const string Status = """
+        {"ok":true,"findings":[{"code":"signature-version-1","severity":"hint",
+        "says":"arn:aws:sns:eu-west-1:111122223333:email-feedback signs with SHA-1.",
+        "mend":"aws sns set-topic-attributes --topic-arn ... --attribute-name SignatureVersion --attribute-value 2"}],"topics":[],"rates":[],
+        "lines":{"bounce":[0.02,0.05,0.1],"complaint":[0.0005,0.001,0.005]},"refusals":[],"store":null,"disk":null,
+        "startedAt":"2026-11-24T08:00:00Z"}
+        """;
+    static string ProblemOf(int status, string why) => $$"""{"status":{{status}},"detail":"{{why}}"}""";
+    static readonly Answers NoAddress = new(400, "No e-mail address", Problems, ProblemOf(400, "That is no e-mail address.")),
+        BadParameter = new(400, "A parameter that cannot be right, by its name", Problems,
+            ProblemOf(400, "limit must be a number from 1 to 1000; '0' is not.")),
+        NotNow = new(503, "Not to be told now; Retry-After says when to ask again", Problems, ProblemOf(503, "What is stored cannot be read yet."));
+    static readonly string[] Page = [.. Parameters.Filters, "after", "limit", "format"];
+
+    static readonly Dictionary<string, Described> Routes = new() {
+        ["POST /sns"] = new([], (Text, """{"Type":"Notification","MessageId":"...","TopicArn":"...","Message":"..."}"""),
+            new(200, "On disk, now or before; or confirmed; or genuine but unreadable", Text, "kept\n"),
+            new(400, "No SNS envelope", Text, Verdict.UnknownType.Why + "\n"), new(413, "Over 1 MiB", Text, Verdict.TooLarge.Why + "\n"),
+            new(403, "Topic, certificate or signature is not right", Text, Verdict.UnknownTopic.Why + "\n"),
+            new(503, "Cannot be kept now: SNS tries again", Text, Verdict.Busy.Why + "\n")),
+        ["GET /sns"] = new([], null, new Answers(200, "How to subscribe a topic", Text, "FeedbackReceiver takes Amazon SNS messages here, by POST.\n")),
+        ["GET /health"] = new([], null, new(200, "It can be written", Text, "ok\n"), new(503, "It cannot", Text, "the journal cannot be written\n")),
+        ["GET /suppressed" + Of] = new([], null, new(200, "Suppressed; X-Suppressed is true", Json, Suppressed), NoAddress,
+            new(404, "Not suppressed; X-Suppressed is false", Json, Free), NotNow),
+        ["HEAD /suppressed" + Of] = new([], null, new(200, "Suppressed; X-Suppressed is true"), new(400, "No e-mail address"),
+            new(404, "Not suppressed; X-Suppressed is false"), new(503, "Not to be told now")),
+        ["PUT /suppressed" + Of] = new([], (Json, """{"reason":"manual","note":"asked by phone"}"""),
+            new(200, "Was suppressed already", Json, Suppressed), new(201, "Is suppressed now", Json, Suppressed), NoAddress, NotNow),
+        ["DELETE /suppressed" + Of] = new([], null, new(204, "Lifted"), NoAddress,
+            new(404, "It is not suppressed", Problems, ProblemOf(404, "The address is not suppressed.")), NotNow),
+        ["GET /history" + Of] = new([], null, new(200, "Its events, or none", Json,
+            $$"""{"address":"jane@example.com","complete":true,"events":[{{Event}}]}"""), NoAddress, NotNow),
+        ["GET /bounces"] = Events(Page),
+        ["GET /complaints"] = Events(Page),
+        ["GET /events"] = Events([.. Page, "kind"]),
+        ["GET /stats"] = new(["by", .. Parameters.Filters, "kind", "limit"], null, new(200, "The rows", Json, Days), BadParameter, NotNow),
+        ["GET /status"] = new([], null, new(200, "What is known", Json, Status), new(503, "The same, without what the store knows", Json, Status)),
+        ["GET /openapi/v1.json"] = new([], null, new Answers(200, "OpenAPI 3.1", Json, """{"openapi":"3.1.1"}""")),
+    };
+
+    static Described Events(string[] query) => new(query, null, new(200, "The page. `next`, in the Link header too, is the `after` of the one that "
+        + "follows; null: there is none", Json, $$"""{"events":[{{Event}}],"next":"01a1a0bee20086947da44f3d33fc2d4e"}"""), BadParameter, NotNow);
+
+    static readonly Dictionary<string, (string Means, string Example)> Known = new() {
+        ["address"] = ("An e-mail address, as people write it", "jane@example.com"),
+        ["since"] = ("From this date or time on, UTC", "2026-11-24"),
+        ["until"] = ("Up to this date or time, which is not included", "2026-11-25T08:00:00Z"),
+        ["kind"] = ("The kind of event, as SES says it", "Complaint"),
+        ["type"] = ("bounceType or complaintFeedbackType, as SES says it", "Permanent"),
+        ["subtype"] = ("bounceSubType, as SES says it", "MailboxFull"),
+        ["domain"] = ("The recipient's", "example.com"),
+        ["subject"] = ("The mail's, the whole of it", "Your November offers"),
+        ["source"] = ("The sender, as SES says it", "news@shop.example.com"),
+        ["configurationSet"] = ("The mail's", "shop-news"),
+        ["tag"] = ("One of the mail's, as NAME:VALUE", "campaign:november-offers"),
+        ["after"] = ("The `next` of the page before", "01a1a0bee20086947da44f3d33fc2d4e"),
+        ["limit"] = ("1 to 1000", "100"),
+        ["format"] = ("json or csv", "json"),
+        ["by"] = ("day, type, domain, subject, source, configurationSet, tag:NAME, didYouMean or prevented. Of the filters, day takes kind, "
+            + "type and subtype, and the last two none", "day"),
+    };
+
+    /// <summary>Adds what the methods cannot say, and the routes that nothing was generated for.</summary>
+    public static Task DescribeAsync(OpenApiDocument document, OpenApiDocumentTransformerContext context, CancellationToken cancellation) {
+        document.Info = new() { Title = "FeedbackReceiver", Version = "1", Description = "Who bounced and who complained, as SES told SNS." };
+        document.Tags?.Clear();
+        document.AddComponent("key", new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer",
+            Description = "Api:Key, as a Basic password too. Not wanted on the private listener by this machine." });
+        foreach (var endpoint in context.ApplicationServices.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()) {
+            string path = "/" + endpoint.RoutePattern.RawText!.TrimStart('/').Replace("**", "", Ordinal);
+            if (!document.Paths.TryGetValue(path, out var item)) document.Paths[path] = item = new OpenApiPathItem();
+            foreach (string method in endpoint.Metadata.GetMetadata<IHttpMethodMetadata>()?.HttpMethods ?? ["GET"]) {
+                if (item.Operations?.TryGetValue(new(method), out var operation) is not true) {
+                    string? summary = path == "/openapi/v1.json" ? "This document." : endpoint.Metadata.GetMetadata<IEndpointSummaryMetadata>()?.Summary;
+                    ((OpenApiPathItem)item).AddOperation(new(method), operation = new() { Summary = summary });
+                }
+                Describe(operation!, Routes.GetValueOrDefault($"{method} {path}"), endpoint, document);
+            }
+        }
+        return Task.CompletedTask;
+    }
+
+    static void Describe(OpenApiOperation operation, Described? route, RouteEndpoint endpoint, OpenApiDocument document) {
+        operation.Tags?.Clear(); // the names of classes
+        string[] known = [.. (operation.Parameters ?? []).Select(parameter => parameter.Name!)];
+        operation.Parameters = [.. operation.Parameters ?? [], .. endpoint.RoutePattern.Parameters.Select(parameter => parameter.Name).Except(known)
+            .Select(name => Parameter(name, ParameterLocation.Path)), .. (route?.Query ?? []).Select(name => Parameter(name, ParameterLocation.Query))];
+        if (route?.Body is var (type, example)) operation.RequestBody = new OpenApiRequestBody { Content = Content(type, example, null) };
+        var responses = operation.Responses ??= [];
+        foreach (var answer in route?.Answers ?? []) {
+            string status = answer.Status.ToString(CultureInfo.InvariantCulture);
+            var schema = responses.GetValueOrDefault(status)?.Content?.Values.FirstOrDefault()?.Schema;
+            var content = answer.Example is null ? null : Content(answer.ContentType!, answer.Example, schema);
+            responses[status] = new OpenApiResponse { Description = answer.Means, Content = content };
+        }
+        if (endpoint.Metadata.GetMetadata<IAllowAnonymous>() is not null) return;
+        operation.Security = [new() { [new OpenApiSecuritySchemeReference("key", document)] = [] }];
+        responses.TryAdd("401", new OpenApiResponse { Description = "Api:Key is wanted" });
+        responses.TryAdd("403", new OpenApiResponse { Description = "Asked by another name than localhost, without the key" });
+        responses.TryAdd("404", new OpenApiResponse { Description = "On the webhook listener, while no Api:Key is set" });
+    }
+
+    static OpenApiParameter Parameter(string name, ParameterLocation where) {
+        var (means, example) = Known.GetValueOrDefault(name, (name, "..."));
+        return new() {
+            Name = name, In = where, Required = where == ParameterLocation.Path, Description = means, Example = JsonValue.Create(example),
+            Schema = new OpenApiSchema { Type = JsonSchemaType.String },
+        };
+    }
+
+    static Dictionary<string, OpenApiMediaType> Content(string type, string example, IOpenApiSchema? schema) => new() {
+        [type] = new() {
+            Schema = schema ?? new OpenApiSchema { Type = type == Text ? JsonSchemaType.String : JsonSchemaType.Object },
+            Example = type == Text ? JsonValue.Create(example) : JsonNode.Parse(example),
+        },
+    };
 }
 
 // ---- Plumbing ---------------------------------------------------------------------------------------------------
