@@ -23,7 +23,7 @@ static partial class Extras {
         app.MapGet("/events", EventPages.EventsAsync);
         app.MapGet("/stats", Stats.ReportAsync);
         app.MapGet("/status", Doctor.ReportAsync);
-        app.MapOpenApi("/openapi/v1.json");
+        app.MapOpenApi("/openapi/v1.json").WithSummary("GET /openapi/v1.json: this document.");
     }
 }
 
@@ -55,7 +55,8 @@ sealed class ReportThreads : IDisposable {
 /// <summary>The parameters of a request. Wrong is null, or names the first that cannot be right.</summary>
 sealed class Parameters {
     static readonly string[] Formats = ["yyyy-MM-dd", "yyyy-MM-dd'T'HH:mmK", "yyyy-MM-dd'T'HH:mm:ssK", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFFK"];
-    public static readonly string[] Filters = ["since", "until", "type", "subtype", "domain", "subject", "source", "configurationSet", "tag"];
+    public static readonly string[] Filters =
+        ["since", "until", "type", "subtype", "domain", "subject", "source", "configurationSet", "tag"];
     readonly IQueryCollection _query;
     public string? Wrong { get; private set; }
 
@@ -82,13 +83,14 @@ sealed class Parameters {
     public DateTimeOffset? Time(string name) {
         if (Text(name) is not { } text) return null;
         if (DateTimeOffset.TryParseExact(text.Replace(' ', '+'), Formats, CultureInfo.InvariantCulture,
-            DateTimeStyles.AssumeUniversal | DateTimeStyles.AdjustToUniversal, out var time) && time.Year is >= 1970 and < 9999) return time;
+            DateTimeStyles.AssumeUniversal | DateTimeStyles.AdjustToUniversal, out var time)
+            && time.Year is >= 1970 and < 9999) return time;
         Refuse(name, "a date or a time, as 2026-11-24 and 2026-11-24T08:00:00Z are");
         return null;
     }
-    public EventQuery Query(string? kind = null) => new(kind ?? Kind(Text("kind")), Since: Time("since"), Until: Time("until"), Before: After(),
-        Type: Text("type"), SubType: Text("subtype"), Domain: Domain(Text("domain")), Subject: Text("subject"), Source: Text("source"),
-        ConfigurationSet: Text("configurationSet"), Tag: Tag());
+    public EventQuery Query(string? kind = null) => new(kind ?? Kind(Text("kind")), Since: Time("since"), Until: Time("until"),
+        Before: After(), Type: Text("type"), SubType: Text("subtype"), Domain: Domain(Text("domain")), Subject: Text("subject"),
+        Source: Text("source"), ConfigurationSet: Text("configurationSet"), Tag: Tag());
 
     Guid? After() {
         if (Text("after") is not { } text) return null;
@@ -98,7 +100,8 @@ sealed class Parameters {
     }
     (string, string)? Tag() {
         if (Text("tag") is not { } text) return null;
-        if (text.LastIndexOf(':') is > 0 and var colon) return (text[..colon], text[(colon + 1)..]); // names have colons, too: ses:from-domain
+        // Names have colons, too: ses:from-domain.
+        if (text.LastIndexOf(':') is > 0 and var colon) return (text[..colon], text[(colon + 1)..]);
         Refuse("tag", "NAME:VALUE");
         return null;
     }
@@ -117,8 +120,8 @@ sealed class Parameters {
 static class EventPages {
     // A page ends before its limit when it has grown so large: what SES passes on of a diagnostic or a tag may be long.
     const int LongestPage = 4 << 20;
-    static readonly string[] Columns = ["at", "address", "kind", "type", "subtype", "status", "detail", "recipient", "mailId", "subject", "source",
-        "configurationSet", "snsMessageId", "id", "possible", "tags"];
+    static readonly string[] Columns = ["at", "address", "kind", "type", "subtype", "status", "detail", "recipient", "mailId", "subject",
+        "source", "configurationSet", "snsMessageId", "id", "possible", "tags"];
 
     /// <summary>GET /bounces: a page of bounces, newest first.</summary>
     public static Task<Results<FileContentHttpResult, ProblemHttpResult>> BouncesAsync(HttpContext http, IFeedbackStore store,
@@ -132,7 +135,8 @@ static class EventPages {
 
     static async Task<Results<FileContentHttpResult, ProblemHttpResult>> PageAsync(HttpContext http, IFeedbackStore store,
         ReportThreads threads, string? kind) {
-        var ask = new Parameters(http.Request.Query, [.. Parameters.Filters, .. kind is null ? ["kind"] : (string[])[], "after", "limit", "format"]);
+        string[] names = [.. Parameters.Filters, "after", "limit", "format", .. kind is null ? ["kind"] : (string[])[]];
+        var ask = new Parameters(http.Request.Query, names);
         var (query, limit, csv) = (ask.Query(kind), ask.Limit(100), ask.OneOf("format", "json", "csv") == "csv");
         if (ask.Wrong is not null) return Problem.Of(400, ask.Wrong);
         var events = store.EventsAsync(query, http.RequestAborted);
@@ -142,7 +146,8 @@ static class EventPages {
         return TypedResults.Bytes(body, csv ? "text/csv; charset=utf-8; header=present" : "application/json; charset=utf-8");
     }
 
-    static async Task<(ReadOnlyMemory<byte> Body, string? Next)> JsonAsync(IAsyncEnumerable<(Guid Key, Feedback Feedback)> events, int limit) {
+    static async Task<(ReadOnlyMemory<byte> Body, string? Next)> JsonAsync(
+        IAsyncEnumerable<(Guid Key, Feedback Feedback)> events, int limit) {
         var (body, json) = ApiJson.Write();
         string? next = null;
         json.WriteStartObject();
@@ -160,7 +165,8 @@ static class EventPages {
         return (body.WrittenMemory, next);
     }
 
-    static async Task<(ReadOnlyMemory<byte> Body, string? Next)> CsvAsync(IAsyncEnumerable<(Guid Key, Feedback Feedback)> events, int limit) {
+    static async Task<(ReadOnlyMemory<byte> Body, string? Next)> CsvAsync(
+        IAsyncEnumerable<(Guid Key, Feedback Feedback)> events, int limit) {
         var csv = new StringBuilder().AppendJoin(',', Columns).Append("\r\n");
         string? next = null;
         await foreach (var (key, feedback) in events) {
@@ -219,7 +225,8 @@ sealed class StatsRow(string? key, string? didYouMean = null) {
         else Other += count.Number;
         return this;
     }
-    public StatsRow Add(Feedback feedback) => Add(new Count(feedback.At, feedback.Kind, feedback.Type ?? "", feedback.SubType ?? "", feedback.ToSimulator, 1));
+    public StatsRow Add(Feedback feedback) => Add(new Count(feedback.At, feedback.Kind, feedback.Type ?? "", feedback.SubType ?? "",
+        feedback.ToSimulator, 1));
     static readonly Rates Nothing = new(0, 0, 0, 0);
 }
 
@@ -231,14 +238,16 @@ sealed class StatsTable {
 
     public StatsRow this[string? key, string? didYouMean = null] {
         get {
-            key = key is null ? "" : key.Length <= LongestKey ? key : key[..(char.IsHighSurrogate(key[LongestKey - 1]) ? LongestKey - 1 : LongestKey)];
+            key ??= "";
+            if (key.Length > LongestKey) key = key[..(char.IsHighSurrogate(key[LongestKey - 1]) ? LongestKey - 1 : LongestKey)];
             if (_rows.TryGetValue(key, out var row)) return row;
             if (_rows.Count == 2 * MostKeys) DropHalf();
             return _rows[key] = new(key.Length == 0 ? null : key, didYouMean);
         }
     }
     /// <summary>The most bounces and complaints first.</summary>
-    public IEnumerable<StatsRow> Heaviest => _rows.Values.OrderByDescending(row => row.Weight).ThenBy(row => row.Key, StringComparer.Ordinal);
+    public IEnumerable<StatsRow> Heaviest =>
+        _rows.Values.OrderByDescending(row => row.Weight).ThenBy(row => row.Key, StringComparer.Ordinal);
 
     void DropHalf() {
         Complete = false;
@@ -273,7 +282,8 @@ static class Stats {
     public static StatsReport Scanned(string by, EventQuery query, long read, bool complete, IEnumerable<StatsRow> rows) =>
         new(by, DayOrTime(query.Since!.Value), DayOrTime(query.Until!.Value), true, read, complete, [.. rows]);
     public static string Day(DateTimeOffset at) => at.UtcDateTime.ToString(Count.Day, CultureInfo.InvariantCulture);
-    public static string Time(DateTimeOffset at) => at.UtcDateTime.ToString("yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'", CultureInfo.InvariantCulture);
+    public static string Time(DateTimeOffset at) =>
+        at.UtcDateTime.ToString("yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'", CultureInfo.InvariantCulture);
     static string DayOrTime(DateTimeOffset at) => at.TimeOfDay == default ? Day(at) : Time(at);
     static DateTimeOffset Tomorrow(TimeProvider clock) => new(clock.GetUtcNow().UtcDateTime.Date.AddDays(1), TimeSpan.Zero);
 
@@ -282,7 +292,8 @@ static class Stats {
         DateTime until = query.Until!.Value.UtcDateTime.AddDays(1).AddTicks(-1).Date, since = query.Since!.Value.UtcDateTime.Date;
         if (since < until.AddDays(-limit)) since = until.AddDays(-limit);
         var counts = await store.CountsAsync(hourly: false, new(since, TimeSpan.Zero));
-        var rows = Enumerable.Range(0, (until - since).Days).Select(day => since.AddDays(day)).ToDictionary(day => day, day => new StatsRow(Day(day)));
+        var rows = Enumerable.Range(0, (until - since).Days).Select(day => since.AddDays(day))
+            .ToDictionary(day => day, day => new StatsRow(Day(day)));
         foreach (var count in counts)
             if (rows.TryGetValue(count.At.UtcDateTime.Date, out var row) && Is(query.Kind, count.Kind) && Is(query.Type, count.Type)
                 && Is(query.SubType, count.SubType)) row.Add(count);
@@ -311,21 +322,23 @@ static class Stats {
     public static string? DomainOf(string address) => address.LastIndexOf('@') is >= 0 and var at ? address[(at + 1)..] : null;
 }
 
-/// <summary>GET /stats?by=didYouMean: addresses that bounced for good as unknown, at a domain that looks like a slip for one where many have
-/// their mail, and that has had no delivery in the range.</summary>
+/// <summary>GET /stats?by=didYouMean: addresses that bounced for good as unknown, at a domain that looks like a slip for one where many
+/// have their mail, and that has had no delivery in the range.</summary>
 sealed class DidYouMean {
     const int MostDomains = 10_000;
     // Where mail is read: by name, so that none of them is taken for a slip for another.
     static readonly string[] Common = [.. """
-        gmail.com googlemail.com yahoo.com yahoo.co.uk yahoo.de yahoo.fr yahoo.it yahoo.es yahoo.ca yahoo.co.in yahoo.co.jp yahoo.com.br yahoo.com.au ymail.com
-        rocketmail.com hotmail.com hotmail.co.uk hotmail.de hotmail.fr hotmail.it hotmail.es hotmail.nl outlook.com outlook.de outlook.fr outlook.es live.com
-        live.co.uk live.de live.fr live.nl live.it msn.com icloud.com me.com mac.com aol.com aol.de mail.com email.com gmx.de gmx.net gmx.at gmx.ch gmx.com gmx.fr
-        web.de t-online.de freenet.de arcor.de mail.de posteo.de mailbox.org proton.me protonmail.com tutanota.com fastmail.com zoho.com hey.com yandex.ru
-        yandex.com mail.ru bk.ru inbox.ru list.ru rambler.ru ukr.net comcast.net verizon.net att.net sbcglobal.net bellsouth.net cox.net charter.net earthlink.net
-        btinternet.com virginmedia.com sky.com talktalk.net ntlworld.com orange.fr wanadoo.fr free.fr laposte.net sfr.fr neuf.fr libero.it virgilio.it tiscali.it
-        alice.it tin.it telenet.be skynet.be ziggo.nl kpnmail.nl planet.nl home.nl hetnet.nl xs4all.nl bluewin.ch wp.pl o2.pl interia.pl onet.pl seznam.cz centrum.cz
-        abv.bg telefonica.net sapo.pt uol.com.br bol.com.br terra.com.br rediffmail.com qq.com 163.com 126.com sina.com naver.com daum.net hanmail.net bigpond.com
-        optusnet.com.au shaw.ca rogers.com sympatico.ca telus.net xtra.co.nz
+        gmail.com googlemail.com yahoo.com yahoo.co.uk yahoo.de yahoo.fr yahoo.it yahoo.es yahoo.ca yahoo.co.in yahoo.co.jp yahoo.com.br
+        yahoo.com.au ymail.com rocketmail.com hotmail.com hotmail.co.uk hotmail.de hotmail.fr hotmail.it hotmail.es hotmail.nl
+        outlook.com outlook.de outlook.fr outlook.es live.com live.co.uk live.de live.fr live.nl live.it msn.com icloud.com me.com
+        mac.com aol.com aol.de mail.com email.com gmx.de gmx.net gmx.at gmx.ch gmx.com gmx.fr web.de t-online.de freenet.de arcor.de
+        mail.de posteo.de mailbox.org proton.me protonmail.com tutanota.com fastmail.com zoho.com hey.com yandex.ru yandex.com mail.ru
+        bk.ru inbox.ru list.ru rambler.ru ukr.net comcast.net verizon.net att.net sbcglobal.net bellsouth.net cox.net charter.net
+        earthlink.net btinternet.com virginmedia.com sky.com talktalk.net ntlworld.com orange.fr wanadoo.fr free.fr laposte.net sfr.fr
+        neuf.fr libero.it virgilio.it tiscali.it alice.it tin.it telenet.be skynet.be ziggo.nl kpnmail.nl planet.nl home.nl hetnet.nl
+        xs4all.nl bluewin.ch wp.pl o2.pl interia.pl onet.pl seznam.cz centrum.cz abv.bg telefonica.net sapo.pt uol.com.br bol.com.br
+        terra.com.br rediffmail.com qq.com 163.com 126.com sina.com naver.com daum.net hanmail.net bigpond.com optusnet.com.au shaw.ca
+        rogers.com sympatico.ca telus.net xtra.co.nz
         """.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)];
     readonly OptimalStringAlignment _distance = new();
     readonly Dictionary<string, string?> _suggestions = new(StringComparer.Ordinal);
@@ -338,12 +351,14 @@ sealed class DidYouMean {
             read++;
             slips.Add(feedback);
         }
-        var rows = slips._table.Heaviest.Where(row => Stats.DomainOf(row.Key!) is { } domain && !slips._delivered.Contains(domain)).Take(limit);
-        return Stats.Scanned("didYouMean", query, read, slips._table.Complete && slips._delivered.Count < MostDomains, rows);
+        var rows = slips._table.Heaviest.Where(row => Stats.DomainOf(row.Key!) is { } domain && !slips._delivered.Contains(domain));
+        bool complete = slips._table.Complete && slips._delivered.Count < MostDomains;
+        return Stats.Scanned("didYouMean", query, read, complete, rows.Take(limit));
     }
 
     void Add(Feedback feedback) {
-        if (feedback.Kind is not (SesEvent.Bounce or SesEvent.Delivery) || Stats.DomainOf(feedback.Address) is not { } domain || Of(domain) is not { } meant) return;
+        if (feedback.Kind is not (SesEvent.Bounce or SesEvent.Delivery)) return;
+        if (Stats.DomainOf(feedback.Address) is not { } domain || Of(domain) is not { } meant) return;
         if (feedback.Kind == SesEvent.Delivery) {
             if (_delivered.Count < MostDomains) _delivered.Add(domain);
         } else if (feedback is { Type: "Permanent", SubType: "General" or "NoEmail" })
@@ -368,19 +383,21 @@ static class Prevented {
     public static async Task<StatsReport> ReportAsync(IFeedbackStore store, EventQuery query, int limit, CancellationToken cancellation) {
         var (days, read, waiting) = (new StatsTable(), 0L, new List<Feedback>(Batch));
         foreach (string kind in (string[])[SesEvent.Bounce, SesEvent.Complaint])
-            await foreach (var (_, feedback) in store.EventsAsync(query with { Kind = kind }, cancellation)) {
+            await foreach (var (_, feedback) in store.EventsAsync(query with { Kind = kind, WithMail = true }, cancellation)) {
                 read++;
                 waiting.Add(feedback);
                 if (waiting.Count == Batch) await JudgeAsync(store, waiting, days);
             }
         await JudgeAsync(store, waiting, days);
-        return Stats.Scanned("prevented", query, read, days.Complete, days.Heaviest.OrderByDescending(row => row.Key, StringComparer.Ordinal).Take(limit));
+        var newestFirst = days.Heaviest.OrderByDescending(row => row.Key, StringComparer.Ordinal);
+        return Stats.Scanned("prevented", query, read, days.Complete, newestFirst.Take(limit));
     }
 
     static async Task JudgeAsync(IFeedbackStore store, List<Feedback> waiting, StatsTable days) {
         var known = await store.FindAsync([.. waiting.Select(feedback => feedback.Address)]) ?? throw new Unavailable();
         for (int i = 0; i < waiting.Count; i++)
-            if (known[i].Suppressed && known[i].Since < waiting[i].At && SentAt(waiting[i]) > known[i].Since) days[Stats.Day(waiting[i].At)].Add(waiting[i]);
+            if (known[i].Suppressed && known[i].Since < waiting[i].At && SentAt(waiting[i]) > known[i].Since)
+                days[Stats.Day(waiting[i].At)].Add(waiting[i]);
         waiting.Clear();
     }
 
@@ -401,8 +418,8 @@ sealed record RefusedMessage(DateTime At, int Status, string Why, string? TopicA
 sealed record TopicReport(string TopicArn, DateTime? ConfirmedAt, DateTime? UnsubscribedAt, DateTime? ValidatedAt, DateTime? LastAt,
     string? SignatureVersion, DateTime? DoubledAt);
 /// <summary>The rates of a window, and where they stand against SES's lines.</summary>
-sealed record RatesReport(string Window, long Sends, long Deliveries, long Bounces, long Complaints, double? BounceRate, double? ComplaintRate,
-    string BounceVerdict, string ComplaintVerdict);
+sealed record RatesReport(string Window, long Sends, long Deliveries, long Bounces, long Complaints, double? BounceRate,
+    double? ComplaintRate, string BounceVerdict, string ComplaintVerdict);
 /// <summary>Where SES advises, reviews and pauses.</summary>
 sealed record RateLines(IReadOnlyList<double> Bounce, IReadOnlyList<double> Complaint);
 /// <summary>How the store is, without its topics and findings.</summary>
@@ -415,6 +432,7 @@ sealed record StatusReport(bool Ok, IReadOnlyList<Finding> Findings, IReadOnlyLi
 
 /// <summary>GET /status: listens to the verdicts, looks at the store, and says what is wrong.</summary>
 sealed class Doctor {
+    const string Error = "error", Warning = "warning", Hint = "hint", Journal = "journalctl -u feedback -n 50";
     const int MostRefusals = 50, MostDelays = 20, SilentDays = 7, CertificateDays = 14;
     readonly IFeedbackStore _store;
     readonly ReceiverOptions _options;
@@ -425,7 +443,8 @@ sealed class Doctor {
     readonly Queue<(RefusedMessage Message, Verdict Verdict)> _refusals = new();
     readonly Queue<TimeSpan> _delays = new(); // from SNS's Timestamp to our clock, of genuine messages
 
-    public Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOptions> options, IConfiguration configuration, TimeProvider clock) {
+    public Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOptions> options, IConfiguration configuration,
+        TimeProvider clock) {
         (_store, _options, _clock, _startedAt) = (store, options.Value, clock, clock.GetUtcNow().UtcDateTime);
         _drainsQueue = !string.IsNullOrEmpty(configuration["Sqs:QueueUrl"]);
         intake.Answered += Hear;
@@ -450,28 +469,31 @@ sealed class Doctor {
     /// read.</summary>
     public static async Task<Results<Ok<StatusReport>, JsonHttpResult<StatusReport>>> ReportAsync(Doctor doctor) {
         var report = await doctor.ReportAsync();
-        return report.Store is not null ? TypedResults.Ok(report) : TypedResults.Json(report, ReportsJson.Default.StatusReport, statusCode: 503);
+        return report.Store is not null ? TypedResults.Ok(report)
+            : TypedResults.Json(report, ReportsJson.Default.StatusReport, statusCode: 503);
     }
 
     async Task<StatusReport> ReportAsync() {
         StoreState? state = null;
         RatesReport[] rates = [];
         try {
+            rates = await RatesAsync(); // first, for it waits until what was kept can be read back
             state = await _store.StateAsync();
-            rates = await RatesAsync();
-        } catch (Unavailable) { state = null; }
+        } catch (Unavailable) { }
         var disk = Disk();
         RefusedMessage[] refusals;
         TimeSpan[] delays;
         lock (_gate) (refusals, delays) = ([.. _refusals.Reverse().Select(each => each.Message)], [.. _delays]);
-        TopicReport[] topics = [.. _options.TopicArns.Distinct().Select(arn => Of(arn, state?.Topics.FirstOrDefault(topic => topic.TopicArn == arn)))];
+        var seen = state?.Topics.ToDictionary(topic => topic.TopicArn);
+        TopicReport[] topics = [.. _options.TopicArns.Distinct().Select(arn => Of(arn, seen?.GetValueOrDefault(arn)))];
         List<Finding> findings = [.. await StoreFindingsAsync(state, disk), .. state is null ? [] : topics.SelectMany(TopicFindings),
             .. RateFindings(rates), .. RefusalFindings(), .. ClockFindings(delays), .. CertificateFindings()];
-        return new(findings.All(finding => finding.Severity == "hint"), [.. findings.OrderBy(finding => Array.IndexOf(Severities, finding.Severity))],
-            topics, rates, new(Rates.BounceLines, Rates.ComplaintLines), refusals, state is null ? null : new(state.Name, state.JournalBytes,
-            state.BehindBytes, Math.Round(state.Behind.TotalSeconds, 3), state.Suppressed, state.Unread), disk, _startedAt);
+        StoreReport? store = state is null ? null : new(state.Name, state.JournalBytes, state.BehindBytes,
+            Math.Round(state.Behind.TotalSeconds, 3), state.Suppressed, state.Unread);
+        return new(findings.All(finding => finding.Severity == Hint), [.. findings.OrderBy(finding => finding.Severity switch {
+            Error => 0, Warning => 1, _ => 2,
+        })], topics, rates, new(Rates.BounceLines, Rates.ComplaintLines), refusals, store, disk, _startedAt);
     }
-    static readonly string[] Severities = ["error", "warning", "hint"];
 
     static TopicReport Of(string arn, TopicState? seen) => new(arn, seen?.ConfirmedAt?.UtcDateTime, seen?.UnsubscribedAt?.UtcDateTime,
         seen?.ValidatedAt?.UtcDateTime, seen?.LastAt?.UtcDateTime, seen?.SignatureVersion, seen?.DoubledAt?.UtcDateTime);
@@ -484,7 +506,8 @@ sealed class Doctor {
         RatesReport Window(string name, DateTimeOffset from) {
             var rates = Rates.Of(counts.Where(count => count.At >= from.AddHours(-1) && count.At <= now)); // the hour that it begins in
             return new(name, rates.Sends, rates.Deliveries, rates.Bounces, rates.Complaints, rates.BounceRate, rates.ComplaintRate,
-                Judge(rates.BounceRate, rates.Sends, Rates.BounceLines), Judge(rates.ComplaintRate, rates.Deliveries, Rates.ComplaintLines));
+                Judge(rates.BounceRate, rates.Sends, Rates.BounceLines),
+                Judge(rates.ComplaintRate, rates.Deliveries, Rates.ComplaintLines));
         }
     }
 
@@ -495,21 +518,24 @@ sealed class Doctor {
         List<Finding> findings = [];
         string folder = _options.JournalDirectory;
         if (!await _store.IsWritableAsync())
-            findings.Add(new("journal-unwritable", "error", "The journal cannot be written: SNS is answered 503, and tries again.", "df -h " + folder));
-        if (state is null) findings.Add(new("store-unavailable", "error", "What is stored cannot be read now: it is being built anew, or the database is away.", "journalctl -u feedback -n 50"));
-        else {
-            if (state.Behind > TimeSpan.FromMinutes(1)) findings.Add(new("follower-behind", "warning", $"{state.BehindBytes} bytes of the journal wait to be copied, "
-                + $"for {state.Behind.TotalMinutes:0} minutes: history and statistics are not complete. It catches up by itself, or say so:", "journalctl -u feedback -n 50"));
-            findings.AddRange(state.Findings.Select(says => new Finding("store", "warning", says, "")));
-        }
-        if (disk is not null && (disk.FreeBytes < 1L << 30 || disk.FreeBytes < disk.TotalBytes / 20)) findings.Add(new("disk-low",
-            disk.FreeBytes < 256 << 20 ? "error" : "warning", $"{disk.FreeBytes >> 20} MiB are left on the disk of the journal.", $"df -h {folder} && du -sh {folder}"));
+            findings.Add(new("journal-unwritable", Error, "The journal cannot be written: SNS is told 503, and tries again.",
+                "df -h " + folder));
+        if (state is null) findings.Add(new("store-unavailable", Error,
+            "What is stored cannot be read now: it is being built anew, or the database is away.", Journal));
+        if (state?.Behind > TimeSpan.FromMinutes(1)) findings.Add(new("follower-behind", Warning,
+            $"{state.BehindBytes} bytes of the journal wait to be copied, for {state.Behind.TotalMinutes:0} minutes: history and "
+            + "statistics are not complete yet.", Journal));
+        findings.AddRange((state?.Findings ?? []).Select(says => new Finding("store", Warning, says, Journal)));
+        if (disk is not null && (disk.FreeBytes < 1L << 30 || disk.FreeBytes < disk.TotalBytes / 20))
+            findings.Add(new("disk-low", disk.FreeBytes < 256 << 20 ? Error : Warning,
+                $"{disk.FreeBytes >> 20} MiB are left on the disk of the journal.", $"df -h {folder}; du -sh {folder}"));
         return findings;
     }
 
     DiskReport? Disk() {
         try {
-            return new DriveInfo(Path.GetFullPath(_options.JournalDirectory)) is var drive ? new(drive.AvailableFreeSpace, drive.TotalSize) : null;
+            var drive = new DriveInfo(Path.GetFullPath(_options.JournalDirectory));
+            return new(drive.AvailableFreeSpace, drive.TotalSize);
         } catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException) { return null; }
     }
 
@@ -520,65 +546,72 @@ sealed class Doctor {
             + "--content 'Simple={Subject={Data=test},Body={Text={Data=test}}}'";
         // SNS tries for an hour at most: what comes later came by another subscription, as a queue's is.
         if (topic.UnsubscribedAt is { } left && !(topic.ConfirmedAt > left) && !(topic.LastAt > left.AddHours(1)))
-            yield return new("topic-unsubscribed", "error", $"{arn} was unsubscribed at {left:u}, and nothing comes since.", subscribe);
-        else if (topic.LastAt is not { } last) yield return _drainsQueue
-            ? new("topic-unconfirmed", "error", $"Nothing has come from {arn} yet, by the queue or otherwise.", Test)
-            : new("topic-unconfirmed", "error", $"Nothing has come from {arn} yet: it was never subscribed, or cannot reach this receiver.", subscribe);
+            yield return new("topic-unsubscribed", Error, $"{arn} was unsubscribed at {left:u}, and nothing comes since.", subscribe);
+        else if (topic.LastAt is not { } last)
+            yield return new("topic-unconfirmed", Error, $"Nothing has come from {arn} yet: it was never subscribed, or cannot reach this "
+                + "receiver.", _drainsQueue ? Test : subscribe);
         else if (now - last > TimeSpan.FromDays(SilentDays))
-            yield return new("topic-silent", "warning", $"Nothing has come from {arn} for {(now - last).Days} days. A test mail should show up here:", Test);
-        if (topic.SignatureVersion == "1") yield return new("signature-version-1", "hint", $"{arn} signs with SHA-1.",
-            $"aws sns set-topic-attributes --topic-arn {arn} --attribute-name SignatureVersion --attribute-value 2");
-        if (now - topic.DoubledAt < TimeSpan.FromDays(SilentDays)) yield return new("formats-doubled", "warning",
-            $"Both SES formats are on: one event came to {arn} in two messages. It counts once, but you pay twice.",
-            "for type in Bounce Complaint Delivery; do aws ses set-identity-notification-topic --identity <your domain> --notification-type $type; done");
+            yield return new("topic-silent", Warning, $"Nothing came from {arn} for {(now - last).Days} days; a test mail tells.", Test);
+        if (topic.SignatureVersion == "1") yield return new("signature-version-1", Hint, $"{arn} signs with SHA-1.", SignWith2(arn));
+        if (now - topic.DoubledAt < TimeSpan.FromDays(SilentDays)) yield return new("formats-doubled", Warning,
+            $"Both SES formats are on: one event came to {arn} in two messages. It counts once, but is paid for twice.",
+            "for type in Bounce Complaint Delivery; do aws ses set-identity-notification-topic "
+            + "--identity <your domain> --notification-type $type; done");
     }
+    static string SignWith2(string? arn) =>
+        $"aws sns set-topic-attributes --topic-arn {arn} --attribute-name SignatureVersion --attribute-value 2";
 
     static IEnumerable<Finding> RateFindings(RatesReport[] rates) {
         if (rates is not [var day, var week]) yield break;
-        if (week is { Sends: 0 } or { Deliveries: 0 }) yield return new("rates-unknown", "hint",
-            $"No {(week.Sends > 0 ? "" : week.Deliveries > 0 ? "Send" : "Send or ")}{(week.Deliveries > 0 ? "" : "Delivery")} came in 7 days, so rates cannot be told.",
+        if (week is { Sends: 0 } or { Deliveries: 0 }) yield return new("rates-unknown", Hint, "No "
+            + (week.Deliveries > 0 ? "Send" : week.Sends > 0 ? "Delivery" : "Send or Delivery") + " came in 7 days: no rates can be told.",
             "aws sesv2 update-configuration-set-event-destination --configuration-set-name <set> --event-destination-name <destination> "
             + "--event-destination MatchingEventTypes=SEND,DELIVERY,BOUNCE,COMPLAINT");
         foreach (var window in (RatesReport[])[day, week]) {
-            if (Worse(window.BounceVerdict) is { } bad) yield return new("bounce-rate", bad, Percent(window.BounceRate) + $" of {window.Sends} mails in {window.Window} "
-                + $"bounced for good: over SES's line ({window.BounceVerdict}).", "curl 'localhost:8081/stats?by=source&kind=Bounce'");
-            if (Worse(window.ComplaintVerdict) is { } worse) yield return new("complaint-rate", worse, Percent(window.ComplaintRate) + $" of {window.Deliveries} mails "
-                + $"in {window.Window} were complained about: over SES's line ({window.ComplaintVerdict}).", "curl 'localhost:8081/stats?by=subject&kind=Complaint'");
+            if (Worse(window.BounceVerdict) is { } bad) yield return new("bounce-rate", bad, Percent(window.BounceRate)
+                + $" of {window.Sends} mails in {window.Window} bounced for good: over SES's line ({window.BounceVerdict}).",
+                "curl 'localhost:8081/stats?by=source&kind=Bounce'");
+            if (Worse(window.ComplaintVerdict) is { } worse) yield return new("complaint-rate", worse, Percent(window.ComplaintRate)
+                + $" of {window.Deliveries} mails in {window.Window} were complained about: over SES's line ({window.ComplaintVerdict}).",
+                "curl 'localhost:8081/stats?by=subject&kind=Complaint'");
         }
     }
     static string Percent(double? rate) => string.Create(CultureInfo.InvariantCulture, $"{rate * 100:0.###} %");
-    static string? Worse(string verdict) => verdict switch { "advice" => "warning", "review" or "pause" => "error", _ => null };
+    static string? Worse(string verdict) => verdict switch { "advice" => Warning, "review" or "pause" => Error, _ => null };
 
-    // The newest of each verdict, for a day. Anybody may post, so what strangers can bring about is no more than a hint.
+    // The newest of each verdict, for a day. Anybody may post, so a stranger brings about no more than a hint, or raw-delivery.
     List<Finding> RefusalFindings() {
-        (RefusedMessage Message, Verdict Verdict)[] recent;
         var dayAgo = _clock.GetUtcNow().UtcDateTime.AddDays(-1);
-        lock (_gate) recent = [.. _refusals.Where(each => each.Message.At > dayAgo)];
-        return [.. recent.GroupBy(each => each.Verdict).Select(same => Of(same.Last().Message, same.Key, same.Count()))];
+        lock (_gate)
+            return [.. _refusals.Where(each => each.Message.At > dayAgo).GroupBy(each => each.Verdict)
+                .Select(same => Of(same.Last().Message, same.Key, same.Count()))];
     }
 
     Finding Of(RefusedMessage last, Verdict verdict, int count) {
-        string says = $"{count} of the last {MostRefusals} refused messages, the last at {last.At:u} of {last.TopicArn ?? "no topic"}: {last.Status}, {last.Why}.";
-        string version = $"aws sns set-topic-attributes --topic-arn {last.TopicArn} --attribute-name SignatureVersion --attribute-value 2";
-        bool ours = _options.TopicArns.Contains(last.TopicArn);
-        if (verdict == Verdict.RawDelivery) return new("raw-delivery", "warning", says,
+        string says = $"{count} of the last {MostRefusals} refused messages, the last at {last.At:u} of {last.TopicArn ?? "no topic"}: "
+            + $"{last.Status}, {last.Why}.";
+        string ifOurs = _options.TopicArns.Contains(last.TopicArn) ? Warning : Hint;
+        if (verdict == Verdict.RawDelivery) return new("raw-delivery", Warning, says,
             "aws sns set-subscription-attributes --subscription-arn <arn> --attribute-name RawMessageDelivery --attribute-value false");
-        if (verdict == Verdict.Sha1Forbidden) return new("sha1-forbidden", "error", says, version);
-        if (verdict == Verdict.UnsupportedVersion) return new("signature-version-refused", ours ? "warning" : "hint", says, version);
-        if (verdict == Verdict.UnknownTopic) return new("topic-not-allowed", "hint", says, "Only if that topic is yours, allow it: Sns__TopicArns__1=<its ARN>");
-        if (verdict == Verdict.CertificateUnavailable || verdict == Verdict.NotConfirmed) return new("sns-unreachable", "warning", says,
-            "curl -I https://sns.<region>.amazonaws.com/");
-        if (verdict == Verdict.UnusableCertificate) return new("certificate-unusable", ours ? "warning" : "hint", says, "ls -l " + _options.CertificateDirectory);
-        return new("refused", verdict.Status == 503 ? "warning" : "hint", says, "journalctl -u feedback -n 50");
+        if (verdict == Verdict.Sha1Forbidden) return new("sha1-forbidden", Error, says, SignWith2(last.TopicArn));
+        if (verdict == Verdict.UnsupportedVersion) return new("signature-version-refused", ifOurs, says, SignWith2(last.TopicArn));
+        if (verdict == Verdict.UnknownTopic) return new("topic-not-allowed", Hint, says,
+            "only if that topic is yours: Sns__TopicArns__1=<its ARN>");
+        if (verdict == Verdict.UnusableCertificate)
+            return new("certificate-unusable", ifOurs, says, "ls -l " + _options.CertificateDirectory);
+        return verdict == Verdict.CertificateUnavailable || verdict == Verdict.NotConfirmed
+            ? new("sns-unreachable", Warning, says, AskSns) : new("refused", verdict.Status == 503 ? Warning : Hint, says, Journal);
     }
+    const string AskSns = "curl -I https://sns.<region>.amazonaws.com/";
 
     // Even the quickest of the last messages tells of the future, or comes late.
     static IEnumerable<Finding> ClockFindings(TimeSpan[] delays) {
-        var shortest = delays.DefaultIfEmpty().Min();
-        if (shortest < TimeSpan.FromMinutes(-5)) yield return new("clock-behind", "error",
-            $"This machine's clock is {-shortest.TotalMinutes:0} minutes behind SNS's.", "timedatectl set-ntp true");
-        if (shortest > TimeSpan.FromMinutes(5) && delays.Length == MostDelays) yield return new("messages-late", "hint",
-            $"None of the last {MostDelays} messages came less than {shortest.TotalMinutes:0} minutes after SNS wrote it: a queue that was full, or a clock that is ahead.", "timedatectl");
+        double minutes = delays.DefaultIfEmpty().Min().TotalMinutes;
+        if (minutes < -5) yield return new("clock-behind", Error, $"This machine's clock is {-minutes:0} minutes behind SNS's.",
+            "timedatectl set-ntp true");
+        if (minutes > 5 && delays.Length == MostDelays) yield return new("messages-late", Hint,
+            $"The last {MostDelays} messages all came {minutes:0} minutes or more after SNS wrote them: they waited in a queue, or this "
+            + "machine's clock is ahead.", "timedatectl");
     }
 
     // SNS renews its certificate in time and names the new one; it is the machine that cannot download that is in trouble.
@@ -591,10 +624,11 @@ sealed class Doctor {
                     ends.Add(certificate.NotAfter.ToUniversalTime());
                 } catch (CryptographicException) { }
         } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { }
-        if (ends.Count == 0 || ends.Max() is var last && last - _clock.GetUtcNow().UtcDateTime > TimeSpan.FromDays(CertificateDays)) yield break;
-        yield return new("certificate-ends", last < _clock.GetUtcNow().UtcDateTime ? "warning" : "hint",
-            $"The newest certificate in {_options.CertificateDirectory} ends at {last:u}. SNS will name another; this machine must be able to fetch it.",
-            "curl -I https://sns.<region>.amazonaws.com/");
+        if (ends.Count == 0) yield break;
+        var left = ends.Max() - _clock.GetUtcNow().UtcDateTime;
+        if (left < TimeSpan.FromDays(CertificateDays)) yield return new("certificate-ends", left < TimeSpan.Zero ? Warning : Hint,
+            $"The newest certificate in {_options.CertificateDirectory} ends at {ends.Max():u}. SNS will name another by then; this machine "
+            + "must be able to fetch it.", AskSns);
     }
 }
 
@@ -623,8 +657,9 @@ static class Contract {
     const string Event = """
         {"at":"2026-11-03T09:00:49.89Z","address":"jane@example.com","id":"010001a1a0a3bfea-0a275bec/bounce/Permanent/jane@example.com",
         "kind":"Bounce","type":"Permanent","subtype":"General","status":"5.1.1","detail":"smtp; 550 5.1.1 user unknown",
-        "recipient":"jane@example.com","mailId":"010001a1a0a3bfea-0a275bec","subject":"Your November offers","source":"news@shop.example.com",
-        "configurationSet":"shop-news","snsMessageId":"1a9a4759-863f-52a4-a073-b2361bec84c2","tags":{"campaign":["november-offers"]}}
+        "recipient":"jane@example.com","mailId":"010001a1a0a3bfea-0a275bec","subject":"Your November offers",
+        "source":"news@shop.example.com","configurationSet":"shop-news",
+        "snsMessageId":"1a9a4759-863f-52a4-a073-b2361bec84c2","tags":{"campaign":["november-offers"]}}
         """;
     const string Days = """
         {"by":"day","since":"2026-11-24","until":"2026-11-25","scanned":false,"rows":[{"key":"2026-11-24","sends":1000,"deliveries":980,
@@ -633,15 +668,16 @@ static class Contract {
     const string Status = """
         {"ok":true,"findings":[{"code":"signature-version-1","severity":"hint",
         "says":"arn:aws:sns:eu-west-1:111122223333:email-feedback signs with SHA-1.",
-        "mend":"aws sns set-topic-attributes --topic-arn ... --attribute-name SignatureVersion --attribute-value 2"}],"topics":[],"rates":[],
-        "lines":{"bounce":[0.02,0.05,0.1],"complaint":[0.0005,0.001,0.005]},"refusals":[],"store":null,"disk":null,
+        "mend":"aws sns set-topic-attributes --topic-arn ... --attribute-name SignatureVersion --attribute-value 2"}],"topics":[],
+        "rates":[],"lines":{"bounce":[0.02,0.05,0.1],"complaint":[0.0005,0.001,0.005]},"refusals":[],"store":null,"disk":null,
         "startedAt":"2026-11-24T08:00:00Z"}
         """;
     static string ProblemOf(int status, string why) => $$"""{"status":{{status}},"detail":"{{why}}"}""";
     static readonly Answers NoAddress = new(400, "No e-mail address", Problems, ProblemOf(400, "That is no e-mail address.")),
         BadParameter = new(400, "A parameter that cannot be right, by its name", Problems,
             ProblemOf(400, "limit must be a number from 1 to 1000; '0' is not.")),
-        NotNow = new(503, "Not to be told now; Retry-After says when to ask again", Problems, ProblemOf(503, "What is stored cannot be read yet."));
+        NotNow = new(503, "Not to be told now; Retry-After says when to ask again", Problems,
+            ProblemOf(503, "What is stored cannot be read yet."));
     static readonly string[] Page = [.. Parameters.Filters, "after", "limit", "format"];
 
     static readonly Dictionary<string, Described> Routes = new() {
@@ -650,8 +686,10 @@ static class Contract {
             new(400, "No SNS envelope", Text, Verdict.UnknownType.Why + "\n"), new(413, "Over 1 MiB", Text, Verdict.TooLarge.Why + "\n"),
             new(403, "Topic, certificate or signature is not right", Text, Verdict.UnknownTopic.Why + "\n"),
             new(503, "Cannot be kept now: SNS tries again", Text, Verdict.Busy.Why + "\n")),
-        ["GET /sns"] = new([], null, new Answers(200, "How to subscribe a topic", Text, "FeedbackReceiver takes Amazon SNS messages here, by POST.\n")),
-        ["GET /health"] = new([], null, new(200, "It can be written", Text, "ok\n"), new(503, "It cannot", Text, "the journal cannot be written\n")),
+        ["GET /sns"] = new([], null,
+            new Answers(200, "How to subscribe a topic", Text, "FeedbackReceiver takes Amazon SNS messages here, by POST.\n")),
+        ["GET /health"] = new([], null, new(200, "It can be written", Text, "ok\n"),
+            new(503, "It cannot", Text, "the journal cannot be written\n")),
         ["GET /suppressed" + Of] = new([], null, new(200, "Suppressed; X-Suppressed is true", Json, Suppressed), NoAddress,
             new(404, "Not suppressed; X-Suppressed is false", Json, Free), NotNow),
         ["HEAD /suppressed" + Of] = new([], null, new(200, "Suppressed; X-Suppressed is true"), new(400, "No e-mail address"),
@@ -666,12 +704,14 @@ static class Contract {
         ["GET /complaints"] = Events(Page),
         ["GET /events"] = Events([.. Page, "kind"]),
         ["GET /stats"] = new(["by", .. Parameters.Filters, "kind", "limit"], null, new(200, "The rows", Json, Days), BadParameter, NotNow),
-        ["GET /status"] = new([], null, new(200, "What is known", Json, Status), new(503, "The same, without what the store knows", Json, Status)),
+        ["GET /status"] = new([], null, new(200, "What is known", Json, Status),
+            new(503, "The same, without what the store knows", Json, Status)),
         ["GET /openapi/v1.json"] = new([], null, new Answers(200, "OpenAPI 3.1", Json, """{"openapi":"3.1.1"}""")),
     };
 
-    static Described Events(string[] query) => new(query, null, new(200, "The page. `next`, in the Link header too, is the `after` of the one that "
-        + "follows; null: there is none", Json, $$"""{"events":[{{Event}}],"next":"01a1a0bee20086947da44f3d33fc2d4e"}"""), BadParameter, NotNow);
+    static Described Events(string[] query) => new(query, null, new(200,
+        "The page. `next`, in the Link header too, is the `after` of the one that follows; null: there is none", Json,
+        $$"""{"events":[{{Event}}],"next":"01a1a0bee20086947da44f3d33fc2d4e"}"""), BadParameter, NotNow);
 
     static readonly Dictionary<string, (string Means, string Example)> Known = new() {
         ["address"] = ("An e-mail address, as people write it", "jane@example.com"),
@@ -688,23 +728,27 @@ static class Contract {
         ["after"] = ("The `next` of the page before", "01a1a0bee20086947da44f3d33fc2d4e"),
         ["limit"] = ("1 to 1000", "100"),
         ["format"] = ("json or csv", "json"),
-        ["by"] = ("day, type, domain, subject, source, configurationSet, tag:NAME, didYouMean or prevented. Of the filters, day takes kind, "
-            + "type and subtype, and the last two none", "day"),
+        ["by"] = ("day, type, domain, subject, source, configurationSet, tag:NAME, didYouMean or prevented. Of the filters, day takes "
+            + "kind, type and subtype, and the last two none", "day"),
     };
 
     /// <summary>Adds what the methods cannot say, and the routes that nothing was generated for.</summary>
     public static Task DescribeAsync(OpenApiDocument document, OpenApiDocumentTransformerContext context, CancellationToken cancellation) {
-        document.Info = new() { Title = "FeedbackReceiver", Version = "1", Description = "Who bounced and who complained, as SES told SNS." };
+        document.Info = new() {
+            Title = "FeedbackReceiver", Version = "1", Description = "Who bounced and who complained, as SES told SNS.",
+        };
         document.Tags?.Clear();
-        document.AddComponent("key", new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer",
-            Description = "Api:Key, as a Basic password too. Not wanted on the private listener by this machine." });
+        document.AddComponent("key", new OpenApiSecurityScheme {
+            Type = SecuritySchemeType.Http, Scheme = "bearer",
+            Description = "Api:Key, as a Basic password too. Not wanted on the private listener by this machine.",
+        });
         foreach (var endpoint in context.ApplicationServices.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()) {
             string path = "/" + endpoint.RoutePattern.RawText!.TrimStart('/').Replace("**", "", Ordinal);
             if (!document.Paths.TryGetValue(path, out var item)) document.Paths[path] = item = new OpenApiPathItem();
             foreach (string method in endpoint.Metadata.GetMetadata<IHttpMethodMetadata>()?.HttpMethods ?? ["GET"]) {
                 if (item.Operations?.TryGetValue(new(method), out var operation) is not true) {
-                    string? summary = path == "/openapi/v1.json" ? "This document." : endpoint.Metadata.GetMetadata<IEndpointSummaryMetadata>()?.Summary;
-                    ((OpenApiPathItem)item).AddOperation(new(method), operation = new() { Summary = summary });
+                    operation = new() { Summary = endpoint.Metadata.GetMetadata<IEndpointSummaryMetadata>()?.Summary };
+                    ((OpenApiPathItem)item).AddOperation(new(method), operation);
                 }
                 Describe(operation!, Routes.GetValueOrDefault($"{method} {path}"), endpoint, document);
             }
@@ -715,8 +759,9 @@ static class Contract {
     static void Describe(OpenApiOperation operation, Described? route, RouteEndpoint endpoint, OpenApiDocument document) {
         operation.Tags?.Clear(); // the names of classes
         string[] known = [.. (operation.Parameters ?? []).Select(parameter => parameter.Name!)];
-        operation.Parameters = [.. operation.Parameters ?? [], .. endpoint.RoutePattern.Parameters.Select(parameter => parameter.Name).Except(known)
-            .Select(name => Parameter(name, ParameterLocation.Path)), .. (route?.Query ?? []).Select(name => Parameter(name, ParameterLocation.Query))];
+        var inPath = endpoint.RoutePattern.Parameters.Select(parameter => parameter.Name).Except(known);
+        operation.Parameters = [.. operation.Parameters ?? [], .. inPath.Select(name => Parameter(name, ParameterLocation.Path)),
+            .. (route?.Query ?? []).Select(name => Parameter(name, ParameterLocation.Query))];
         if (route?.Body is var (type, example)) operation.RequestBody = new OpenApiRequestBody { Content = Content(type, example, null) };
         var responses = operation.Responses ??= [];
         foreach (var answer in route?.Answers ?? []) {

@@ -170,7 +170,7 @@ public sealed class StatusTests {
         await using var app = await ReceiverApp.StartAsync();
         var foreign = app.Sns.Notification("x");
         foreign["TopicArn"] = "<script>\u00e4\u202e\ud83d\udce7 " + new string('y', 500);
-        await app.PostAsync(foreign.ToJsonString());
+        await app.PostAsync(app.Sns.Sign(foreign));
         string arn = (await StatusOf(app)).GetProperty("refusals")[0].GetProperty("topicArn").GetString()!;
         Assert.StartsWith("<script>yyy", arn, StringComparison.Ordinal);
         Assert.InRange(arn.Length, 50, 100);
