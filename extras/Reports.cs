@@ -627,8 +627,8 @@ sealed class Doctor {
         if (ends.Count == 0) yield break;
         var left = ends.Max() - _clock.GetUtcNow().UtcDateTime;
         if (left < TimeSpan.FromDays(CertificateDays)) yield return new("certificate-ends", left < TimeSpan.Zero ? Warning : Hint,
-            $"The newest certificate in {_options.CertificateDirectory} ends at {ends.Max():u}. SNS will name another by then; this machine "
-            + "must be able to fetch it.", AskSns);
+            $"The newest certificate in {_options.CertificateDirectory} ends at {ends.Max():u}. SNS will name another by then; this "
+            + "machine must be able to fetch it.", AskSns);
     }
 }
 
