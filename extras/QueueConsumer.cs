@@ -119,7 +119,8 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
         byte[] utf8 = Encoding.UTF8.GetBytes(body);
         if (Envelope.Read(new(utf8), out var envelope) is not { } refusal)
             return await intake.ReceiveAsync(envelope!, CancellationToken.None);
-        if (options.Value.AcceptRaw && refusal == Verdict.Malformed && FromRaw(body, utf8) is { } raw) return await intake.KeepAsync(raw);
+        bool isRaw = refusal == Verdict.RawDelivery || refusal == Verdict.Malformed;
+        if (options.Value.AcceptRaw && isRaw && FromRaw(body, utf8) is { } raw) return await intake.KeepAsync(raw);
         return intake.Refuse(refusal);
     }
 

@@ -101,7 +101,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         var unread = await UnreadAfterStopAsync(app);
         Assert.Equal(["no JSON", raw, forged], unread.Select(each => each["message"].AsString));
-        Assert.Equal([Verdict.Malformed.Why, Verdict.Malformed.Why, Verdict.BadSignature.Why], unread.Select(each => each["why"].AsString));
+        Assert.Equal([Verdict.Malformed.Why, Verdict.RawDelivery.Why, Verdict.BadSignature.Why], unread.Select(each => each["why"].AsString));
     }
 
     [Fact]
