@@ -10,7 +10,8 @@ static partial class Extras {
     }
 }
 
-/// <summary>The commands `simulate` (Development only, for it signs) and `replay` (which signs nothing). Exit code 0: all was answered with 200.</summary>
+/// <summary>The commands `simulate` (Development only, for it signs) and `replay` (which signs nothing). Exit code 0: all was answered
+/// with 200.</summary>
 sealed class Simulator {
     const int AtOnce = 48;
     const string Usage = """
@@ -35,12 +36,12 @@ sealed class Simulator {
         bool v1 = words.Remove("--v1"), identity = words.Remove("--identity-format"), newId = words.Remove("--new-id");
         string? url = Value(words, "--url"), times = Value(words, "--times");
         // Each command takes its own options, and no other.
-        if (words.Exists(word => word.StartsWith("--", Ordinal)) || (newId && words is not [_, "sign", ..]) || (v1 && words is ["replay", ..])
-            || ((identity || times is not null) && words is not ["simulate", _, _])) throw Misused;
+        if (words.Exists(word => word.StartsWith("--", Ordinal)) || (newId && words is not [_, "sign", ..])
+            || (v1 && words is ["replay", ..]) || ((identity || times is not null) && words is not ["simulate", _, _])) throw Misused;
         var builder = WebApplication.CreateSlimBuilder([.. settings]);
         ReceiverOptions.AddTo(builder);
         if (words[0] == "simulate" && !builder.Environment.IsDevelopment())
-            throw new Refusal($"simulate signs events of its own, so it runs in Development only, and this is {builder.Environment.EnvironmentName}");
+            throw new Refusal("simulate signs events of its own: in Development only, and this is " + builder.Environment.EnvironmentName);
         await using var app = builder.Build();
         var options = app.Services.GetRequiredService<IOptions<ReceiverOptions>>().Value;
         var simulator = new Simulator(Target(url ?? builder.Configuration["Kestrel:Endpoints:Webhook:Url"] ?? ""));
@@ -68,7 +69,8 @@ sealed class Simulator {
     static Uri Target(string url) {
         foreach (string all in (string[])["//*", "//+", "//0.0.0.0", "//[::]"]) url = url.Replace(all, "//localhost", Ordinal);
         return Uri.TryCreate(url, UriKind.Absolute, out var at) && at is { Scheme: "http" or "https", Port: > 0 } && at.Host.Length > 0
-            ? at.AbsolutePath == "/" ? new(at, "/sns") : at : throw new Refusal($"'{url}' is nothing to post to: give --url http://localhost:8080");
+            ? at.AbsolutePath == "/" ? new(at, "/sns") : at
+            : throw new Refusal($"'{url}' is nothing to post to: give --url http://localhost:8080");
     }
 
     async Task<int> PostAsync(SimulatedSns sns, string kind, string address, bool identity, int times) {
@@ -76,7 +78,7 @@ sealed class Simulator {
         for (int i = 0; i < times; i++) {
             var now = DateTimeOffset.UtcNow;
             var mail = new SimulatedMail(address, now.AddSeconds(-2), "Your November offers", "november-offers", sns.TopicArn, identity);
-            if (kind == "ooto") await PostAsync(sns.Envelope(mail, "delivery", now.AddSeconds(-1))); // somebody's holiday follows a delivery
+            if (kind == "ooto") await PostAsync(sns.Envelope(mail, "delivery", now.AddSeconds(-1))); // the answer to a delivered mail
             await PostAsync(sns.Envelope(mail, kind, now));
             Tell(times);
         }
@@ -86,7 +88,7 @@ sealed class Simulator {
     async Task<int> ConfirmAsync(SimulatedSns sns) {
         await PostAsync(sns.Confirmation());
         int code = Total();
-        Console.WriteLine("The receiver believes a confirmation only once AWS has answered it, and AWS does not know this made-up token: 503 is right here.");
+        Console.WriteLine("It says 200 only once AWS has confirmed, and AWS does not know this made-up token: here 503 is right.");
         return code;
     }
     async Task<int> DayAsync(SimulatedSns sns, DateTimeOffset now) {
@@ -117,13 +119,14 @@ sealed class Simulator {
     void Tell(int? of) {
         int second = (int)_watch.Elapsed.TotalSeconds, before = _told;
         if (second == before || Interlocked.CompareExchange(ref _told, second, before) != before) return;
-        Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{_posted:N0}{(of is { } all ? $" of {all:N0}" : "")} posted"));
+        string all = of is null ? "" : string.Create(CultureInfo.InvariantCulture, $" of {of:N0}");
+        Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{_posted:N0}{all} posted"));
     }
     int Total() {
         foreach (var (answer, count) in _answers.OrderByDescending(each => each.Value))
             Console.WriteLine(count == 1 ? answer : string.Create(CultureInfo.InvariantCulture, $"{answer} ({count:N0} times)"));
         if (_answers.Keys.Any(answer => answer.EndsWith(Verdict.CertificateUnavailable.Why, Ordinal)))
-            Console.Error.WriteLine("It does not find that certificate in its Sns:CertificateDirectory: start both in one folder, with the same settings.");
+            Console.Error.WriteLine("It looks for certificates elsewhere: start both in one folder, with one Sns:CertificateDirectory.");
         return _answers.Keys.All(answer => answer.StartsWith("200 ", Ordinal)) ? 0 : 1;
     }
 
@@ -163,8 +166,8 @@ sealed class Simulator {
     static (string, byte[], string?) Recorded(string name, string text) {
         if (!TryParse(text, out var json)) return (name, [], "no JSON object");
         var message = json.Member("message"); // of a journal, which keeps neither tokens nor what its owner did by hand
-        if (message.ValueKind == JsonValueKind.Undefined && json.Member("at").ValueKind != JsonValueKind.Undefined) return (name, [], "no message");
-        if (message.ValueKind == JsonValueKind.Object && message.Text("Type") != Envelope.Notification) return (name, [], "a journal keeps no tokens");
+        if (message.Raw() is null && json.Member("at").Raw() is not null) return (name, [], "no message");
+        if (message.Raw() is not null && message.Text("Type") != Envelope.Notification) return (name, [], "a journal keeps no tokens");
         return (name, Encoding.UTF8.GetBytes(message.Raw() ?? text), null);
     }
     static bool TryParse(string text, out JsonElement json) {
@@ -206,24 +209,33 @@ sealed class SimulatedSns {
     }
     // Valid for long: a certificate must be valid at the message's Timestamp, and an edited message may have any.
     string CertificateIn(string folder) {
-        string name = $"SimpleNotificationService-{Convert.ToHexStringLower(SHA256.HashData(_rsa.Value!.ExportSubjectPublicKeyInfo()))[..32]}.pem";
-        var request = new CertificateRequest("CN=FeedbackReceiver simulator", _rsa.Value, HashAlgorithmName.SHA256, RSASignaturePadding.Pkcs1);
+        var key = _rsa.Value!;
+        string hash = Convert.ToHexStringLower(SHA256.HashData(key.ExportSubjectPublicKeyInfo()));
+        string name = $"SimpleNotificationService-{hash[..32]}.pem";
+        var request = new CertificateRequest("CN=FeedbackReceiver simulator", key, HashAlgorithmName.SHA256, RSASignaturePadding.Pkcs1);
         using var certificate = request.CreateSelfSigned(new(2000, 1, 1, 0, 0, 0, TimeSpan.Zero), new(2046, 1, 1, 0, 0, 0, TimeSpan.Zero));
-        if (!File.Exists(Path.Combine(folder, name))) File.WriteAllText(Path.Combine(folder, name), certificate.ExportCertificatePem() + "\n");
+        string path = Path.Combine(folder, name);
+        if (!File.Exists(path)) File.WriteAllText(path, certificate.ExportCertificatePem() + "\n");
         return name;
     }
 
     /// <summary>What SNS posts about a mail.</summary>
-    public byte[] Envelope(SimulatedMail mail, string kind, DateTimeOffset at) => Sign(new(global::Envelope.Notification, $"{Guid.NewGuid()}", TopicArn,
-        mail.Event(kind, at), SimulatedMail.Stamp(at.AddMilliseconds(400)), "", "", "", mail.IdentityFormat ? null : "Amazon SES Email Event Notification"));
+    public byte[] Envelope(SimulatedMail mail, string kind, DateTimeOffset at) =>
+        Sign(Unsigned(global::Envelope.Notification, mail.Event(kind, at), at.AddMilliseconds(400)) with {
+            Subject = mail.IdentityFormat ? null : "Amazon SES Email Event Notification",
+        });
     /// <summary>What SNS posts to an endpoint that somebody subscribed.</summary>
     public byte[] Confirmation() {
         string token = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(128));
-        return Sign(new(global::Envelope.SubscriptionConfirmation, $"{Guid.NewGuid()}", TopicArn,
-            $"You have chosen to subscribe to the topic {TopicArn}.\nTo confirm the subscription, visit the SubscribeURL included in this message.",
-            SimulatedMail.Stamp(DateTimeOffset.UtcNow), "", "", "", Token: token,
-            SubscribeURL: $"{Topic.Parse(TopicArn)!.Origin}?Action=ConfirmSubscription&TopicArn={TopicArn}&Token={token}"));
+        string text = $"You have chosen to subscribe to the topic {TopicArn}.\n"
+            + "To confirm the subscription, visit the SubscribeURL included in this message.";
+        return Sign(Unsigned(global::Envelope.SubscriptionConfirmation, text, DateTimeOffset.UtcNow) with {
+            Token = token,
+            SubscribeURL = $"{Topic.Parse(TopicArn)!.Origin}?Action=ConfirmSubscription&TopicArn={TopicArn}&Token={token}",
+        });
     }
+    Envelope Unsigned(string type, string message, DateTimeOffset at) =>
+        new(type, $"{Guid.NewGuid()}", TopicArn, message, SimulatedMail.Stamp(at), SignatureVersion: "", Signature: "", SigningCertURL: "");
     /// <summary>`simulate sign`: prints an edited envelope with a signature that fits.</summary>
     public async Task<int> PrintAsync(string path, bool newId) {
         var bytes = new MemoryStream();
@@ -249,7 +261,8 @@ sealed class SimulatedSns {
 }
 
 /// <summary>A mail of a made-up shop, and what SES tells of it.</summary>
-sealed record SimulatedMail(string Address, DateTimeOffset At, string Subject, string Campaign, string TopicArn, bool IdentityFormat = false) {
+sealed record SimulatedMail(string Address, DateTimeOffset At, string Subject, string Campaign, string TopicArn,
+    bool IdentityFormat = false) {
     public static readonly string[] Kinds = ["bounce", "soft", "complaint", "not-spam", "delivery", "ooto", "unsubscribe"];
     const string Source = "Example Shop <news@shop.example.com>";
     readonly string _id = NewId(At); // SES writes the time into it
@@ -262,23 +275,27 @@ sealed record SimulatedMail(string Address, DateTimeOffset At, string Subject, s
         var (name, body) = kind switch {
             "send" => ("Send", []),
             "delivery" => (SesEvent.Delivery, new JsonObject {
-                ["timestamp"] = Stamp(at), ["processingTimeMillis"] = (long)(at - At).TotalMilliseconds, ["recipients"] = new JsonArray(Address),
+                ["timestamp"] = Stamp(at), ["processingTimeMillis"] = (long)(at - At).TotalMilliseconds,
+                ["recipients"] = new JsonArray(Address),
                 ["smtpResponse"] = "250 2.0.0 OK queued", ["reportingMTA"] = "a12-48.smtp-out.amazonses.com",
             }),
-            "bounce" => Bounce(at, "Permanent", "General", "5.1.1", $"smtp; 550 5.1.1 <{Address}>: Recipient address rejected: user unknown"),
+            "bounce" => Bounce(at, "Permanent", "General", "5.1.1", $"smtp; 550 5.1.1 <{Address}>: user unknown"),
             "soft" => Bounce(at, "Transient", "MailboxFull", "5.2.2", $"smtp; 552 5.2.2 <{Address}>: mailbox is over quota"),
             "ooto" => Bounce(at, "Transient", "General", null, null),
             "complaint" or "not-spam" => (SesEvent.Complaint, new JsonObject {
-                ["feedbackId"] = NewId(at), ["complaintSubType"] = null, ["complainedRecipients"] = Recipients(null, null), ["timestamp"] = Stamp(at),
-                ["userAgent"] = "Example-Feedback-Loop/1.0", ["complaintFeedbackType"] = kind == "complaint" ? "abuse" : "not-spam", ["arrivalDate"] = Stamp(At),
+                ["feedbackId"] = NewId(at), ["complaintSubType"] = null, ["complainedRecipients"] = Recipients(null, null),
+                ["timestamp"] = Stamp(at), ["userAgent"] = "Example-Feedback-Loop/1.0",
+                ["complaintFeedbackType"] = kind == "complaint" ? "abuse" : "not-spam", ["arrivalDate"] = Stamp(At),
             }),
             _ => (SesEvent.Subscription, new JsonObject {
                 ["contactList"] = "shop-readers", ["timestamp"] = Stamp(at), ["source"] = "UnsubscribeHeader",
-                ["newTopicPreferences"] = new JsonObject { ["unsubscribeAll"] = true }, ["oldTopicPreferences"] = new JsonObject { ["unsubscribeAll"] = false },
+                ["newTopicPreferences"] = new JsonObject { ["unsubscribeAll"] = true },
+                ["oldTopicPreferences"] = new JsonObject { ["unsubscribeAll"] = false },
             }),
         };
         var json = new JsonObject {
-            [IdentityFormat ? "notificationType" : "eventType"] = name, ["mail"] = Mail(), [JsonNamingPolicy.CamelCase.ConvertName(name)] = body,
+            [IdentityFormat ? "notificationType" : "eventType"] = name, ["mail"] = Mail(),
+            [JsonNamingPolicy.CamelCase.ConvertName(name)] = body,
         };
         var (utf8, writer) = ApiJson.Write();
         json.WriteTo(writer);
@@ -286,22 +303,26 @@ sealed record SimulatedMail(string Address, DateTimeOffset At, string Subject, s
         return Encoding.UTF8.GetString(utf8.WrittenSpan) + (IdentityFormat ? "" : "\n");
     }
 
-    (string, JsonObject) Bounce(DateTimeOffset at, string type, string subType, string? status, string? diagnostic) => (SesEvent.Bounce, new JsonObject {
-        ["feedbackId"] = NewId(at), ["bounceType"] = type, ["bounceSubType"] = subType, ["bouncedRecipients"] = Recipients(status, diagnostic),
-        ["timestamp"] = Stamp(at), ["reportingMTA"] = "dns; a12-48.smtp-out.amazonses.com",
+    (string, JsonObject) Bounce(DateTimeOffset at, string type, string subType, string? status, string? text) => (SesEvent.Bounce, new() {
+        ["feedbackId"] = NewId(at), ["bounceType"] = type, ["bounceSubType"] = subType,
+        ["bouncedRecipients"] = Recipients(status, text), ["timestamp"] = Stamp(at),
+        ["reportingMTA"] = "dns; a12-48.smtp-out.amazonses.com",
     });
     JsonArray Recipients(string? status, string? diagnostic) => new(status is null ? new JsonObject { ["emailAddress"] = Address }
         : new JsonObject { ["emailAddress"] = Address, ["action"] = "failed", ["status"] = status, ["diagnosticCode"] = diagnostic });
 
     JsonObject Mail() {
-        string messageId = $"<{Guid.NewGuid()}@shop.example.com>", date = At.UtcDateTime.ToString("ddd, dd MMM yyyy HH:mm:ss +0000", CultureInfo.InvariantCulture);
-        (string Name, string Value)[] headers = [("From", Source), ("To", Address), ("Subject", Subject), ("Date", date), ("Message-ID", messageId)];
+        string messageId = $"<{Guid.NewGuid()}@shop.example.com>";
+        string date = At.UtcDateTime.ToString("ddd, dd MMM yyyy HH:mm:ss +0000", CultureInfo.InvariantCulture);
+        (string Name, string Value)[] headers =
+            [("From", Source), ("To", Address), ("Subject", Subject), ("Date", date), ("Message-ID", messageId)];
         var mail = new JsonObject {
             ["timestamp"] = Stamp(At), ["source"] = Source, ["sendingAccountId"] = TopicArn.Split(':')[4], ["messageId"] = _id,
             ["destination"] = new JsonArray(Address), ["headersTruncated"] = false,
             ["headers"] = new JsonArray([.. headers.Select(header => new JsonObject { ["name"] = header.Name, ["value"] = header.Value })]),
             ["commonHeaders"] = new JsonObject {
-                ["from"] = new JsonArray(Source), ["date"] = date, ["to"] = new JsonArray(Address), ["messageId"] = messageId, ["subject"] = Subject,
+                ["from"] = new JsonArray(Source), ["date"] = date, ["to"] = new JsonArray(Address), ["messageId"] = messageId,
+                ["subject"] = Subject,
             },
         };
         if (IdentityFormat) (mail["sourceIp"], mail["callerIdentity"]) = ("203.0.113.25", "shop-mailer");
@@ -316,9 +337,11 @@ sealed record SimulatedMail(string Address, DateTimeOffset At, string Subject, s
     // The mailings of a day: from so many hours ago, over so many hours; of its mails so many bounce for good, find a full mailbox,
     // are complained about. All in all 10,000 sends, 110 bounces (1.1 %), and 59 complaints of 9,833 deliveries: 0.6 %, but 0.04 % without
     // "We miss you!", which went to addresses that nobody had written to in years.
-    static readonly (string Subject, string Campaign, double From, double Hours, int Mails, int Bounces, int Full, int Complaints)[] Mailings = [
-        ("Your order is on its way", "order-updates", 23.5, 23.4, 3000, 6, 12, 1), ("Your November offers", "november-offers", 20, 2, 3500, 30, 20, 1),
-        ("We miss you!", "we-miss-you", 13, 1, 1500, 60, 15, 56), ("Your invoice", "invoices", 9, 7, 2000, 14, 10, 1),
+    sealed record Mailing(string Subject, string Campaign, double From, double Hours, int Mails, int Bounces, int Full, int Complaints);
+    static readonly Mailing[] Mailings = [
+        new("Your order is on its way", "order-updates", 23.5, 23.4, 3000, 6, 12, 1),
+        new("Your November offers", "november-offers", 20, 2, 3500, 30, 20, 1),
+        new("We miss you!", "we-miss-you", 13, 1, 1500, 60, 15, 56), new("Your invoice", "invoices", 9, 7, 2000, 14, 10, 1),
     ];
     static readonly string[] Names = ["anna", "ben", "carla", "david", "emma", "felix", "greta", "henry", "ines", "jonas", "karl", "lena"],
         Domains = ["example.com", "example.org", "example.net", "mail.example", "post.example"],
@@ -338,7 +361,8 @@ sealed record SimulatedMail(string Address, DateTimeOffset At, string Subject, s
                 events.AddRange([(mail, "send", mail.At), (mail, kind, arrival)]);
                 int left = mailing.Mails - i; // the last ones hear from their readers
                 if (left <= mailing.Complaints) events.Add((mail, "complaint", Later(arrival, minutes: 5 + random.NextDouble() * 300)));
-                else if (left <= mailing.Complaints + 12) events.Add((mail, left % 12 == 0 ? "not-spam" : "ooto", Later(arrival, minutes: 1)));
+                else if (left <= mailing.Complaints + 12)
+                    events.Add((mail, left % 12 == 0 ? "not-spam" : "ooto", Later(arrival, minutes: 1)));
             }
         return [.. events.OrderBy(each => each.At)];
 
