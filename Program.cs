@@ -290,7 +290,8 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
         var headers = context.Request.Headers;
         // Another name in Host or Origin: a page from elsewhere has a browser on this machine ask for it (DNS rebinding).
         if (local && IsLoopback(context.Request.Host.Host) && IsFromHere(headers.Origin)) return next(context);
-        if (HasKey(headers.Authorization)) return next(context);
+        if (HasKey(headers.Authorization)) return IsFromElsewhere(context.Request)
+            ? Problem.Of(403, "A page from elsewhere may change nothing here.").ExecuteAsync(context) : next(context);
         if (local) return Problem.Of(403, "The private listener answers to the name localhost, or to the key.").ExecuteAsync(context);
         if (_key is null && !isPrivate) return Problem.Of(404, "Nothing is here.").ExecuteAsync(context);
         context.Response.Headers.WWWAuthenticate = "Bearer, Basic realm=\"FeedbackReceiver\", charset=\"UTF-8\"";
@@ -307,6 +308,9 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
     }
 
     static byte[] Hash(string key) => SHA256.HashData(Encoding.UTF8.GetBytes(key));
+    // A browser sends a Basic password that it knows along with what any page posts: https://www.w3.org/TR/fetch-metadata/
+    static bool IsFromElsewhere(HttpRequest request) =>
+        request.Method is not ("GET" or "HEAD") && request.Headers["Sec-Fetch-Site"].ToString() is "cross-site" or "same-site";
     static bool IsFromHere(string? origin) => string.IsNullOrEmpty(origin)
         || (Uri.TryCreate(origin, UriKind.Absolute, out var from) && IsLoopback(from.Host));
     static bool IsLoopback(string host) => host.Equals("localhost", OrdinalIgnoreCase)

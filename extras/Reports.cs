@@ -24,6 +24,7 @@ static partial class Extras {
         app.MapGet("/stats", Stats.ReportAsync);
         app.MapGet("/status", Doctor.ReportAsync);
         app.MapOpenApi("/openapi/v1.json").WithSummary("GET /openapi/v1.json: this document.");
+        Page.MapTo(app);
     }
 }
 
@@ -706,6 +707,9 @@ static class Contract {
         ["GET /stats"] = new(["by", .. Parameters.Filters, "kind", "limit"], null, new(200, "The rows", Json, Days), BadParameter, NotNow),
         ["GET /status"] = new([], null, new(200, "What is known", Json, Status),
             new(503, "The same, without what the store knows", Json, Status)),
+        ["GET /"] = new([], null, new Answers(200, "dashboard.html", "text/html", "<!doctype html>")),
+        ["GET /live"] = new([], null, new(200, "How many messages were kept since the start, whenever that changes", "text/event-stream",
+            "data: 7\n\n"), new(503, "As many as may follow do so", Problems, ProblemOf(503, "As many pages as may follow do so already."))),
         ["GET /openapi/v1.json"] = new([], null, new Answers(200, "OpenAPI 3.1", Json, """{"openapi":"3.1.1"}""")),
     };
 
@@ -787,10 +791,89 @@ static class Contract {
 
     static Dictionary<string, OpenApiMediaType> Content(string type, string example, IOpenApiSchema? schema) => new() {
         [type] = new() {
-            Schema = schema ?? new OpenApiSchema { Type = type == Text ? JsonSchemaType.String : JsonSchemaType.Object },
-            Example = type == Text ? JsonValue.Create(example) : JsonNode.Parse(example),
+            Schema = schema ?? new OpenApiSchema { Type = !type.EndsWith("json", Ordinal) ? JsonSchemaType.String : JsonSchemaType.Object },
+            Example = !type.EndsWith("json", Ordinal) ? JsonValue.Create(example) : JsonNode.Parse(example),
         },
     };
+}
+
+// ---- The page ---------------------------------------------------------------------------------------------------
+
+/// <summary>GET /: dashboard.html, under a policy by which only its own script and style run, nothing comes from or goes elsewhere,
+/// and no text can become markup. Where the file is missing there is no page.</summary>
+static class Page {
+    public static void MapTo(WebApplication app) {
+        using var file = typeof(Page).Assembly.GetManifestResourceStream("dashboard.html");
+        if (file is null) return;
+        string html = new StreamReader(file).ReadToEnd();
+        string policy = $"default-src 'none'; script-src {HashOf("script")}; style-src {HashOf("style")}; connect-src 'self'; img-src 'self' data:; "
+            + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+        var live = new Live(app.Services.GetRequiredService<Intake>(), app.Services.GetRequiredService<TimeProvider>(), app.Lifetime);
+        app.MapGet("/", http => {
+            http.Response.Headers.ContentSecurityPolicy = policy;
+            http.Response.Headers.XContentTypeOptions = "nosniff";
+            http.Response.Headers["Referrer-Policy"] = "no-referrer";
+            http.Response.Headers.CacheControl = "no-cache";
+            http.Response.ContentType = "text/html; charset=utf-8";
+            return http.Response.WriteAsync(html);
+        }).WithSummary("The page: the rates, what to mend, and why an address gets no mail.");
+        app.MapGet("/live", live.FollowAsync).WithSummary("Server-Sent Events: the number of messages kept, as it grows.");
+
+        string HashOf(string tag) => html.Split($"<{tag}>") is [_, var rest] && rest.Split($"</{tag}>") is [var text, _]
+            ? $"'sha256-{Convert.ToBase64String(SHA256.HashData(Encoding.UTF8.GetBytes(text)))}'"
+            : throw new InvalidOperationException($"dashboard.html has not exactly one <{tag}>");
+    }
+}
+
+/// <summary>GET /live, as Server-Sent Events: how many messages were kept since the start, at most once in a second. Whoever reads
+/// slowly misses numbers, never the newest.</summary>
+sealed class Live {
+    const int MostFollowers = 32;
+    static readonly TimeSpan Pause = TimeSpan.FromSeconds(1), Heartbeat = TimeSpan.FromSeconds(15);
+    readonly TimeProvider _clock;
+    readonly IHostApplicationLifetime _lifetime;
+    readonly Lock _gate = new();
+    volatile Channel<long>[] _followers = [];
+    long _kept;
+
+    public Live(Intake intake, TimeProvider clock, IHostApplicationLifetime lifetime) {
+        (_clock, _lifetime) = (clock, lifetime);
+        intake.Answered += (verdict, _) => {
+            if (verdict.Status != 200) return;
+            long kept = Interlocked.Increment(ref _kept);
+            foreach (var follower in _followers) follower.Writer.TryWrite(kept);
+        };
+    }
+
+    public async Task FollowAsync(HttpContext http) {
+        var news = Channel.CreateBounded<long>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropOldest });
+        lock (_gate) if (_followers.Length < MostFollowers) _followers = [.. _followers, news];
+        if (!_followers.Contains(news)) {
+            http.Response.Headers.RetryAfter = "15";
+            await Problem.Of(503, "As many pages as may follow do so already.").ExecuteAsync(http);
+            return;
+        }
+        using var ends = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, _lifetime.ApplicationStopping);
+        try {
+            (http.Response.ContentType, http.Response.Headers.CacheControl) = ("text/event-stream", "no-store");
+            http.Response.Headers["X-Accel-Buffering"] = "no"; // or nginx keeps events back
+            for (string next = ": hello\n\n"; ; next = await NextAsync(news.Reader, ends.Token)) {
+                await http.Response.WriteAsync(next, ends.Token);
+                await http.Response.Body.FlushAsync(ends.Token);
+                await Task.Delay(Pause, _clock, ends.Token);
+            }
+        } catch (OperationCanceledException) { } finally {
+            lock (_gate) _followers = [.. _followers.Where(follower => follower != news)];
+        }
+    }
+    // Silence would look like a connection that is gone, to proxies and to us.
+    async Task<string> NextAsync(ChannelReader<long> news, CancellationToken ends) {
+        using var silence = new CancellationTokenSource(Heartbeat, _clock);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, ends);
+        try { return $"data: {await news.ReadAsync(either.Token)}\n\n"; } catch (OperationCanceledException) when (!ends.IsCancellationRequested) {
+            return ": silence\n\n";
+        }
+    }
 }
 
 // ---- Plumbing ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ using Microsoft.Extensions.DependencyInjection;
 public sealed class SimulatorTests {
     static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
-    static Task<(int Code, string Out, string Error)> RunAsync(ReceiverApp app, params string[] args) =>
+    internal static Task<(int Code, string Out, string Error)> RunAsync(ReceiverApp app, params string[] args) =>
         RunAsync("Development", Path.Combine(app.Folder, "certificates"), [.. args, "--url", app.Webhook.BaseAddress!.ToString()]);
 
     static async Task<(int Code, string Out, string Error)> RunAsync(string environment, string certificates, params string[] args) {
