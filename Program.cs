@@ -294,7 +294,8 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
             ? Problem.Of(403, "A page from elsewhere may change nothing here.").ExecuteAsync(context) : next(context);
         if (local) return Problem.Of(403, "The private listener answers to the name localhost, or to the key.").ExecuteAsync(context);
         if (_key is null && !isPrivate) return Problem.Of(404, "Nothing is here.").ExecuteAsync(context);
-        context.Response.Headers.WWWAuthenticate = "Bearer, Basic realm=\"FeedbackReceiver\", charset=\"UTF-8\"";
+        // A line each: browsers look for Basic at the start of one.
+        context.Response.Headers.WWWAuthenticate = new(["Bearer", "Basic realm=\"FeedbackReceiver\", charset=\"UTF-8\""]);
         return Problem.Of(401, "Api:Key is wanted, as a bearer token or as a Basic password.").ExecuteAsync(context);
     }
 
