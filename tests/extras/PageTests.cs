@@ -1,5 +1,4 @@
 using System.Net;
-using System.Net.Http.Headers;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
@@ -42,7 +41,10 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
     /// <summary>Opens the page and waits until it is complete. Whatever the browser complains about is collected.</summary>
     async Task<IPage> OpenAsync(Uri url, BrowserNewContextOptions? options = null) {
         var context = await chromium.Browser.NewContextAsync(options);
-        await context.AddInitScriptAsync("window.violations = []; addEventListener('securitypolicyviolation', e => window.violations.push(e.violatedDirective + ' ' + e.sample))");
+        await context.AddInitScriptAsync("""
+            window.violations = [];
+            addEventListener('securitypolicyviolation', e => window.violations.push(e.violatedDirective + ' ' + e.sample));
+            """);
         var page = await context.NewPageAsync();
         // A look-up's 404 is its answer, but a browser writes down every status over 399.
         page.Console += (_, message) => {
@@ -66,7 +68,7 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         Path = Path.Combine(AppContext.BaseDirectory, "screenshots", name + ".png"), FullPage = true,
     });
 
-    /// <summary>A Notification about a mail with this subject; the other side's words, the tag and the address may be a stranger's, too.</summary>
+    /// <summary>A Notification about a mail with this text for its subject, its tag, and the other side's words.</summary>
     static string Hostile(FakeSns sns, string ses, string text) {
         var json = JsonNode.Parse(ses)!;
         json["mail"]!["commonHeaders"]!["subject"] = text;
@@ -92,7 +94,7 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         Assert.Contains("sending may be paused", complaints, StringComparison.Ordinal);
         Assert.Contains("59 complaints, 9,833 deliveries, 24 hours", complaints, StringComparison.Ordinal);
         Assert.Contains("110 bounces, 10,000 sends, 7 days", await TextAsync(page, "#bounce"), StringComparison.Ordinal);
-        Assert.Contains("curl 'localhost:8081/stats?by=subject&kind=Complaint'", await TextAsync(page, "#findings"), StringComparison.Ordinal);
+        Assert.Contains("/stats?by=subject&kind=Complaint'", await TextAsync(page, "#findings"), StringComparison.Ordinal);
         Assert.StartsWith("subject\tcount\nWe miss you!\t56\n", await TextAsync(page, "#subjects table"), StringComparison.Ordinal);
         Assert.StartsWith("tag\tcount\ncampaign: we-miss-you\t56\n", await TextAsync(page, "#tags table"), StringComparison.Ordinal);
         Assert.StartsWith("domain\tcount\noldmail.example\t", await TextAsync(page, "#domains table"), StringComparison.Ordinal);
@@ -101,9 +103,13 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
 
         Assert.Equal(30 * 3, await page.Locator("#days svg[role=img] rect").CountAsync());
         Assert.Equal(30, await page.Locator("#days tbody tr").CountAsync());
-        Assert.Contains("59 complaints from", await page.Locator("#days svg[role=img]").GetAttributeAsync("aria-label"), StringComparison.Ordinal);
+        string? label = await page.Locator("#days svg[role=img]").GetAttributeAsync("aria-label");
+        Assert.Contains("59 complaints from", label, StringComparison.Ordinal);
         Assert.Equal(0, await page.Locator("#steps:visible").CountAsync());
         await PictureAsync(page, "light");
+        await page.SetViewportSizeAsync(1000, 900); // extras/dashboard.png is this one
+        await page.ScreenshotAsync(new() { Path = Path.Combine(AppContext.BaseDirectory, "screenshots", "dashboard.png") });
+        await page.SetViewportSizeAsync(1200, 900);
         await page.EmulateMediaAsync(new() { ColorScheme = ColorScheme.Dark });
         await PictureAsync(page, "dark");
         await page.EmulateMediaAsync(new() { ColorScheme = ColorScheme.Light });
@@ -170,7 +176,8 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
     public async Task Strangers_texts_never_become_markup_links_or_turned_lines() {
         await using var app = await StartAsync();
         string[] texts = ["<img src=x onerror=window.pwned=1>", "</script><script>window.pwned=1</script>", "javascript:window.pwned=1",
-            "\u202egpj.exe\u2066 \u0007\u200e", "{{constructor.constructor('window.pwned=1')()}}", "<svg/onload=window.pwned=1>", new('x', 10_000),
+            "\u202egpj.exe\u2066 \u0007\u200e", "{{constructor.constructor('window.pwned=1')()}}", "<svg/onload=window.pwned=1>",
+            new('x', 10_000),
             "'\"><a href=javascript:window.pwned=1>click</a>", "</bdi></td></table><style>*{display:none}</style>"];
         for (int i = 0; i < texts.Length; i++) {
             await PostAsync(app, Hostile(app.Sns, FakeSns.SesComplaint([$"c{i}@example.com"], $"mail-{i}", at: Now), texts[i]));
@@ -203,7 +210,7 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         Assert.False(await page.EvaluateAsync<bool>("'pwned' in window"));
         Assert.Equal(0, await page.Locator("img, iframe, object, embed, body style, [onload], [onerror]").CountAsync());
         Assert.Equal(1, await page.Locator("script").CountAsync());
-        Assert.True(await page.EvaluateAsync<bool>("[...document.querySelectorAll('a')].every(a => a.getAttribute('href').startsWith('#'))"));
+        Assert.Equal(0, await page.Locator("a:not([href^='#'])").CountAsync());
     }
 
     [Fact]
@@ -235,7 +242,8 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         await using var app = await StartAsync("Api:Key=" + Key);
         await PostAsync(app, app.Sns.Bounce("jane@example.com", at: Now));
         Assert.Equal(HttpStatusCode.Unauthorized, (await app.Webhook.GetAsync("/", Cancellation)).StatusCode);
-        var page = await OpenAsync(new(app.Webhook.BaseAddress!, "/#jane@example.com"), new() { HttpCredentials = new() { Username = "team", Password = Key } });
+        var page = await OpenAsync(new(app.Webhook.BaseAddress!, "/#jane@example.com"),
+            new() { HttpCredentials = new() { Username = "team", Password = Key } });
         await page.ClickAsync("#answer button:has-text('Lift')");
         await page.ClickAsync("#yes");
         await page.WaitForSelectorAsync("#answer strong:has-text('Not suppressed')");
@@ -261,7 +269,8 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         await using var app = await StartAsync();
         var page = await OpenAsync(app.Private.BaseAddress!);
         await IsAccessibleAsync("empty");
-        for (int i = 0; i < 20; i++) await PostAsync(app, app.Sns.Bounce($"user{i}@gmial.com", $"mail-{i}", i % 2 == 0 ? "Permanent" : "Transient", "MailboxFull", Now));
+        foreach (string type in (string[])["Permanent", "Transient"])
+            for (int i = 0; i < 10; i++) await PostAsync(app, app.Sns.Bounce($"user{i}@gmial.com", $"mail-{i}", type, "MailboxFull", Now));
         await PostAsync(app, app.Sns.Signed(FakeSns.SesComplaint(["jane@example.com"], "mail", at: Now)));
         await PostAsync(app, app.Sns.Signed(FakeSns.SesDelivery("jane@example.com", "mail", Now)));
         await page.GotoAsync(app.Private.BaseAddress + "#jane@example.com");
@@ -279,8 +288,11 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
 
         async Task IsAccessibleAsync(string what) {
             await page.EvaluateAsync(await File.ReadAllTextAsync(Path.Combine(axe, "axe.min.js"), Cancellation));
-            var found = await page.EvaluateAsync<JsonElement>("axe.run().then(r => r.violations.map(v => ({ id: v.id, impact: v.impact, nodes: v.nodes.map(n => n.html) })))");
-            Assert.Empty(found.EnumerateArray().Where(each => each.Text("impact") is "serious" or "critical").Select(each => $"{what}: {each}"));
+            var found = await page.EvaluateAsync<JsonElement>("""
+                axe.run().then(r => r.violations.map(v => ({ id: v.id, impact: v.impact, nodes: v.nodes.map(n => n.html) })))
+                """);
+            var serious = found.EnumerateArray().Where(each => each.Text("impact") is "serious" or "critical");
+            Assert.Empty(serious.Select(each => $"{what}: {each}"));
         }
     }
 
@@ -292,12 +304,13 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         using var answer = await app.Private.GetAsync("/", Cancellation);
         Assert.Equal("text/html; charset=utf-8", $"{answer.Content.Headers.ContentType}");
         string policy = string.Join(",", answer.Headers.GetValues("Content-Security-Policy"));
-        Assert.Matches("^default-src 'none'; script-src 'sha256-[^']+'; style-src 'sha256-[^']+'; connect-src 'self'; img-src 'self' data:; ", policy);
-        Assert.Contains("frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'", policy, StringComparison.Ordinal);
+        Assert.Matches("^default-src 'none'; script-src 'sha256-[^']+'; style-src 'sha256-[^']+'; connect-src 'self'; ", policy);
+        Assert.EndsWith("frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'", policy, StringComparison.Ordinal);
         Assert.DoesNotContain("unsafe", policy, StringComparison.Ordinal);
         string html = await answer.Content.ReadAsStringAsync(Cancellation);
         Assert.InRange(html.Split('\n').Length, 1, 401);
-        Assert.DoesNotMatch("innerHTML|outerHTML|insertAdjacentHTML|document\\.write|eval\\(|https?://(?!www\\.w3\\.org/2000/svg|<this host>)", html);
+        Assert.DoesNotMatch("innerHTML|outerHTML|insertAdjacentHTML|document\\.write|eval\\(", html);
+        Assert.DoesNotMatch("https?://(?!www\\.w3\\.org/2000/svg|<this host>)", html);
     }
 
     static async Task<StreamReader> FollowAsync(ReceiverApp app) {
@@ -324,7 +337,8 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         await using var app = await ReceiverApp.StartAsync();
         using var lines = await FollowAsync(app);
         for (int i = 0; i < 50; i++) await PostAsync(app, app.Sns.Bounce($"user{i}@example.com", $"mail-{i}"));
-        Assert.Equal(403, (await app.PostAsync(app.Sns.Bounce("jane@example.com").Replace("jane", "joe", StringComparison.Ordinal))).Status);
+        string forged = app.Sns.Bounce("jane@example.com").Replace("jane", "joe", StringComparison.Ordinal);
+        Assert.Equal(403, (await app.PostAsync(forged)).Status);
         Assert.Equal("data: 50", await NextAsync(app, lines, TimeSpan.FromMilliseconds(10)));
         Assert.Equal(": silence", await NextAsync(app, lines, TimeSpan.FromSeconds(1)));
     }
@@ -358,8 +372,9 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
     [InlineData("none", 201)]
     public async Task A_page_from_elsewhere_cannot_use_the_password_that_a_browser_knows(string site, int status) {
         await using var app = await ReceiverApp.StartAsync(["Api:Key=" + Key]);
-        using var request = new HttpRequestMessage(HttpMethod.Put, "/suppressed/jane@example.com") { Headers = { { "Sec-Fetch-Site", site } } };
-        request.Headers.Authorization = new AuthenticationHeaderValue("Basic", Convert.ToBase64String(System.Text.Encoding.UTF8.GetBytes(":" + Key)));
+        using var request = new HttpRequestMessage(HttpMethod.Put, "/suppressed/jane@example.com");
+        request.Headers.Add("Sec-Fetch-Site", site);
+        request.Headers.Authorization = new("Basic", Convert.ToBase64String(System.Text.Encoding.UTF8.GetBytes(":" + Key)));
         Assert.Equal(status, (int)(await app.Webhook.SendAsync(request, Cancellation)).StatusCode);
     }
 
