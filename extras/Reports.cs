@@ -816,8 +816,8 @@ static class Page {
             http.Response.Headers.CacheControl = "no-cache";
             http.Response.ContentType = "text/html; charset=utf-8";
             return http.Response.WriteAsync(html);
-        }).WithSummary("The page: the rates, what to mend, and why an address gets no mail.");
-        app.MapGet("/live", live.FollowAsync).WithSummary("Server-Sent Events: the number of messages kept, as it grows.");
+        }).WithSummary("GET /: the page.");
+        app.MapGet("/live", live.FollowAsync).WithSummary("GET /live: Server-Sent Events, with the number of messages kept.");
 
         string HashOf(string tag) => html.Split($"<{tag}>") is [_, var rest] && rest.Split($"</{tag}>") is [var text, _]
             ? $"'sha256-{Convert.ToBase64String(SHA256.HashData(Encoding.UTF8.GetBytes(text)))}'"
