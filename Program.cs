@@ -437,6 +437,7 @@ sealed record Envelope(string Type, string MessageId, string TopicArn, string Me
 /// <summary>The public key of a signing certificate (null when it is none of RSA with 2048 bits), and when it was valid.</summary>
 sealed class SigningCertificate(RSAParameters? key, DateTimeOffset notBefore, DateTimeOffset notAfter) {
     readonly ThreadLocal<RSA> _rsa = new(() => RSA.Create(key!.Value)); // an RSA object serves one thread at a time
+    public DateTimeOffset End => notAfter;
     /// <summary>Null when the text is not exactly one certificate.</summary>
     public static SigningCertificate? Parse(string pem) {
         if (pem.Split("-----BEGIN CERTIFICATE-----").Length != 2) return null;
@@ -484,6 +485,10 @@ sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> option
         }
     }
 
+    /// <summary>When the last of those in memory ends.</summary>
+    public DateTimeOffset? LastEnd {
+        get { lock (_gate) return _known.Values.Max(each => each.Task.IsCompletedSuccessfully ? each.Task.Result?.End : null); }
+    }
     string PathOf(string name) => Path.Combine(options.Value.CertificateDirectory, name);
     static bool Failed(Task<SigningCertificate?> task) => task.IsCompleted && task.Result is null;
     SigningCertificate? ReadFile(string name) {
@@ -887,6 +892,8 @@ partial class Disk {
     public virtual void Flush(SafeFileHandle file) => RandomAccess.FlushToDisk(file);
     /// <summary>After a failed flush nobody knows what is on disk, so nothing may be acknowledged on that file again.</summary>
     public virtual void Die(Exception reason) => Environment.FailFast("FeedbackReceiver: the journal could not be flushed", reason);
+    /// <summary>The bytes that are left on a folder's disk.</summary>
+    public virtual long Free(string folder) => new DriveInfo(folder).AvailableFreeSpace;
     /// <summary>Opens or creates a file, and its folder, for its owner only. The name, too, survives a power cut.</summary>
     public static FileStream Open(string path, FileShare share) {
         const UnixFileMode owner = UnixFileMode.UserRead | UnixFileMode.UserWrite;
@@ -934,6 +941,7 @@ sealed class Journal : IDisposable {
     public long End { get { lock (Gate) return _end; } }
     /// <summary>Told of every flush: how many entries it kept, and how long write and flush took. On the writer's thread.</summary>
     public event Action<int, TimeSpan>? Flushed;
+    public int Waiting => _queue.Reader.Count;
     /// <summary>Entries kept since the start.</summary>
     public long Kept { get; private set; }
     /// <exception cref="Refusal">Another process holds the folder, or it cannot be used.</exception>
@@ -1115,6 +1123,10 @@ sealed record Change(long Number, string Address, string? Before, string? Reason
 sealed record StoreState(string Name, long JournalBytes, long BehindBytes, TimeSpan Behind, long Suppressed, long Unread,
     IReadOnlyList<TopicState> Topics, IReadOnlyList<string> Findings);
 
+/// <summary>What needs the operator's hand (Severity: warning or error), and what mends it. An extra that may know of something
+/// registers a Func&lt;Finding?&gt;, for those who tell the operator.</summary>
+sealed record Finding(string Code, string Severity, string Says, string Mend);
+
 /// <summary>What was seen of a topic, and when last. Doubled: one event came in two messages, as when both SES formats are on.</summary>
 sealed record TopicState(string TopicArn, DateTimeOffset? ConfirmedAt, DateTimeOffset? UnsubscribedAt, DateTimeOffset? ValidatedAt,
     DateTimeOffset? LastAt, string? SignatureVersion, DateTimeOffset? DoubledAt);
@@ -1138,7 +1150,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         if (_file.Applied > journal.End) throw new Refusal($"{_file.Path} knows of more than the journal in {journal.Folder} holds: "
             + "restore the journal, or move the file away to begin anew");
         journal.OnKept = entry => {
-            if (_loaded.Task.IsCompleted) Apply(entry);
+            if (_loaded.Task.IsCompleted) Apply(entry, journal.End);
             _wake.Set();
         };
         _follower = new Thread(Follow) { Name = "follower", IsBackground = true };
@@ -1199,18 +1211,20 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         return true;
     }
 
-    void Apply(Entry entry) {
+    // A change has a number that a replay gives it again: an entry's lie before its end, where they have more room than they take.
+    void Apply(Entry entry, long end) {
+        long number = end - entry.Event.Feedback.Count;
         foreach (var feedback in entry.Event.Feedback)
-            Update(feedback.Address, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
-        if (entry.Suppress is { } manual) Update(manual.Address, known => Judgement.Of(manual, entry.At, known));
-        if (entry.Lift is { } lift) Update(lift.Address, known => Judgement.Lifted(entry.At, known));
+            Update(feedback.Address, ++number, entry.At, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
+        if (entry.Suppress is { } manual) Update(manual.Address, end, entry.At, known => Judgement.Of(manual, entry.At, known));
+        if (entry.Lift is { } lift) Update(lift.Address, end, entry.At, known => Judgement.Lifted(entry.At, known));
         if (entry.Forget?.Known is { } kept) _known[entry.Forget.Alias] = kept;
     }
 
-    void Update(string address, Func<Known, Known> judge) {
+    void Update(string address, long number, DateTimeOffset at, Func<Known, Known> judge) {
         var before = _known.GetValueOrDefault(address = Alias(address), Known.Nothing);
         if (judge(before) is var after && ReferenceEquals(before, after)) return;
-        if (before.Reason != after.Reason) Changing(address, before, after); // before it can be seen
+        if (before.Reason != after.Reason) Changing(new(number, address, before.Reason, after.Reason, at, after.Event)); // before it can be seen
         _known[address] = after;
     }
     // Of a forgotten person only a keyed hash is known. There is no key while nobody was forgotten.
@@ -1220,7 +1234,8 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     byte[]? _forgetKey = File.Exists(ForgetKeyPath(journal)) ? File.ReadAllBytes(ForgetKeyPath(journal)) : null;
     static string ForgetKeyPath(Journal journal) => Path.Combine(journal.Folder, "forget.key");
     partial void FinishForgetting();                                     // extras/Lists.cs
-    partial void Changing(string address, Known before, Known after);    // extras/Hook.cs
+    partial void LoadChanges();                                          // extras/Hook.cs
+    partial void Changing(Change change);
 
     void Follow() {
         while (!_stop.IsSet)
@@ -1232,10 +1247,11 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     }
     // What LiteDB holds, then the entries after it: many times faster than LiteDB can take them.
     void Load() {
+        LoadChanges();
         foreach (var (address, known) in _file.Suppressions()) _known[address] = known;
         foreach (var (line, next) in journal.ReadFrom(_file.Applied)) {
             Tell("reading the journal", next);
-            if (!line.IsEmpty && Entry.Read(line.Span) is { } entry) Apply(entry);
+            if (!line.IsEmpty && Entry.Read(line.Span) is { } entry) Apply(entry, next);
             lock (journal.Gate) if (next == journal.End) _loaded.SetResult();
             if (_loaded.Task.IsCompleted || _stop.IsSet) return;
         }

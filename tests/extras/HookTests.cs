@@ -1,0 +1,343 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json;
+using System.Text.RegularExpressions;
+using Microsoft.Extensions.DependencyInjection;
+
+/// <summary>Hook:Url. The application is told of each change of a suppression, at least once and in order.</summary>
+public sealed partial class HookTests {
+    const string Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
+
+    static string[] Settings(string url) => ["Hook:Url=" + url, "Hook:Secret=" + Secret];
+    static Task<ReceiverApp> StartAsync(Endpoint endpoint, string? folder = null) =>
+        ReceiverApp.StartAsync(Settings(endpoint.Url + "/hook"), folder);
+
+    static Task ToldAsync(ReceiverApp app, Endpoint endpoint, int count) => Until.TrueAsync(() => {
+        app.Clock.Advance(TimeSpan.FromSeconds(1));
+        return endpoint.Told.Count >= count;
+    });
+
+    static async Task BounceAsync(ReceiverApp app, params string[] names) {
+        foreach (string name in names) Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce($"{name}@example.com", "mail-" + name))).Status);
+    }
+
+    static string[] Names(Endpoint endpoint) => [.. endpoint.Told.Select(told => told.Address.Split('@')[0])];
+
+    [Fact]
+    public async Task A_new_a_changed_and_a_lifted_suppression_are_posted_in_that_order() {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+
+        await BounceAsync(app, "jane");
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint(["jane@example.com"])));
+        using (var lifted = await app.Private.DeleteAsync("/suppressed/jane@example.com", TestContext.Current.CancellationToken)) { }
+
+        await ToldAsync(app, endpoint, 3);
+        Assert.Equal(
+        [
+            """{"type":"suppression.added","timestamp":"2026-11-24T08:00:00Z","data":{"address":"jane@example.com","reason":"bounce","before":null,"event":"mail-jane/bounce/Permanent/jane@example.com"}}""",
+            """{"type":"suppression.changed","timestamp":"2026-11-24T08:00:00Z","data":{"address":"jane@example.com","reason":"complaint","before":"bounce","event":"0100019a00000000-mail/complaint/abuse/jane@example.com"}}""",
+            """{"type":"suppression.lifted","timestamp":"2026-11-24T08:00:00Z","data":{"address":"jane@example.com","reason":null,"before":"complaint","event":null}}""",
+        ], endpoint.Told.Select(told => told.Body));
+        Assert.All(endpoint.Posted, posted => Assert.Equal("application/json", posted.Headers["content-type"]));
+        Assert.DoesNotContain("Warning", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_changes_no_suppression_is_not_posted() {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+
+        await BounceAsync(app, "jane", "jane");
+        await app.PostAsync(app.Sns.Bounce("jane@example.com", "another-mail"));
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery("free@example.com")));
+        await BounceAsync(app, "last");
+
+        await ToldAsync(app, endpoint, 2);
+        Assert.Equal(["jane", "last"], Names(endpoint));
+    }
+
+    [Fact]
+    public async Task All_recipients_of_one_message_are_told() {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(["a@example.com", "b@example.com", "c@example.com"])));
+
+        await ToldAsync(app, endpoint, 3);
+        Assert.Equal(["a", "b", "c"], Names(endpoint));
+    }
+
+    [Fact]
+    public void The_signature_is_that_of_the_standards_own_test() => Assert.Equal("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        Hook.Signature(Convert.FromBase64String("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330,
+            """{"test": 2432232314}"""u8));
+
+    [Fact]
+    public async Task What_is_posted_carries_the_time_of_the_attempt_and_a_signature_over_all_of_it() {
+        await using var endpoint = await Endpoint.StartAsync();
+        endpoint.Answer = Endpoint.Status(500);
+        await using var app = await StartAsync(endpoint);
+        await BounceAsync(app, "jane");
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return endpoint.Posted.Count >= 2;
+        });
+
+        var (first, second) = (endpoint.Posted[0], endpoint.Posted[1]);
+        Assert.Equal((first.Id, first.Body), (second.Id, second.Body));
+        Assert.NotEqual(first.Headers["webhook-timestamp"], second.Headers["webhook-timestamp"]);
+        foreach (var posted in (Posted[])[first, second]) {
+            long at = long.Parse(posted.Headers["webhook-timestamp"], CultureInfo.InvariantCulture);
+            Assert.InRange(at, app.Clock.Start.ToUnixTimeSeconds(), app.Clock.GetUtcNow().ToUnixTimeSeconds());
+            byte[] mac = HMACSHA256.HashData(Convert.FromBase64String(Secret[6..]), Encoding.UTF8.GetBytes($"{posted.Id}.{at}.{posted.Body}"));
+            Assert.Equal("v1," + Convert.ToBase64String(mac), posted.Headers["webhook-signature"]);
+        }
+    }
+
+    [Fact]
+    public async Task The_standards_reference_library_accepts_what_is_posted_and_refuses_it_changed() {
+        string? folder = Environment.GetEnvironmentVariable("STANDARD_WEBHOOKS");
+        Assert.SkipWhen(folder is null, "STANDARD_WEBHOOKS does not name a folder in which npm has installed standardwebhooks");
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+        await BounceAsync(app, "jane");
+        await ToldAsync(app, endpoint, 1);
+        var told = endpoint.Told[0];
+
+        Assert.Equal("accepted", await VerifyAsync(folder, told));
+        Assert.Equal("No matching signature found", await VerifyAsync(folder, told with { Body = told.Body.Replace("jane", "john", StringComparison.Ordinal) }));
+    }
+
+    // The clock stands still in 2026, and the library refuses what is older than five minutes: so it is told that time.
+    static async Task<string> VerifyAsync(string folder, Posted posted) {
+        const string script = """
+            const { Webhook } = require("standardwebhooks");
+            const { secret, headers, body } = JSON.parse(process.argv[1]);
+            Date.now = () => headers["webhook-timestamp"] * 1000;
+            try { new Webhook(secret).verify(body, headers); console.log("accepted"); } catch (e) { console.log(e.message); }
+            """;
+        string input = JsonSerializer.Serialize(new { secret = Secret, headers = posted.Headers, body = posted.Body });
+        using var node = Process.Start(new ProcessStartInfo("node", ["-e", script, input]) { WorkingDirectory = folder, RedirectStandardOutput = true })!;
+        return (await node.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken)).Trim();
+    }
+
+    [Theory]
+    [InlineData(500)]
+    [InlineData(404)]
+    [InlineData(302)]
+    public async Task An_endpoint_that_refuses_gets_everything_in_order_once_it_does_not(int status) {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var elsewhere = await Endpoint.StartAsync();
+        endpoint.Answer = context => {
+            context.Response.Headers.Location = elsewhere.Url;
+            return Endpoint.Status(status)(context);
+        };
+        await using var app = await StartAsync(endpoint);
+        await BounceAsync(app, "a", "b", "c");
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return endpoint.Posted.Count >= 2;
+        });
+        Assert.All(endpoint.Posted, posted => Assert.Equal("a@example.com", posted.Address));
+        Assert.Contains($"The hook is tried again in ", app.Log.Text, StringComparison.Ordinal);
+        Assert.Contains($"HTTP {status}", app.Log.Text, StringComparison.Ordinal);
+        Assert.DoesNotContain("@example.com", app.Log.Text, StringComparison.Ordinal);
+        Assert.DoesNotContain(endpoint.Url, app.Log.Text, StringComparison.Ordinal);
+
+        endpoint.Answer = _ => Task.CompletedTask;
+        await ToldAsync(app, endpoint, 3);
+        Assert.Equal(["a", "b", "c"], Names(endpoint));
+        Assert.Empty(elsewhere.Posted);
+    }
+
+    [Fact]
+    public async Task An_endpoint_that_does_not_answer_within_ten_seconds_is_asked_again() {
+        await using var endpoint = await Endpoint.StartAsync();
+        var reached = new TaskCompletionSource();
+        endpoint.Answer = async context => {
+            reached.TrySetResult();
+            await Task.Delay(Timeout.Infinite, context.RequestAborted).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            context.Response.StatusCode = 504;
+        };
+        await using var app = await StartAsync(endpoint);
+        await BounceAsync(app, "jane");
+        app.Clock.Advance(TimeSpan.FromSeconds(1));
+        await reached.Task.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken);
+        app.Clock.Advance(TimeSpan.FromSeconds(9.9));
+        Assert.DoesNotContain("tried again", app.Log.Text, StringComparison.Ordinal);
+
+        app.Clock.Advance(TimeSpan.FromSeconds(0.1));
+        await Until.TrueAsync(() => app.Log.Text.Contains("no answer within 10 s", StringComparison.Ordinal));
+        endpoint.Answer = _ => Task.CompletedTask;
+        await ToldAsync(app, endpoint, 1);
+    }
+
+    [Fact]
+    public async Task An_answer_is_told_by_its_status_however_long_it_goes_on() {
+        await using var endpoint = await Endpoint.StartAsync();
+        endpoint.Answer = async context => {
+            byte[] rubbish = new byte[1 << 20];
+            try {
+                for (int i = 0; i < 1000; i++) await context.Response.Body.WriteAsync(rubbish, context.RequestAborted);
+            } catch (OperationCanceledException) { }
+        };
+        await using var app = await StartAsync(endpoint);
+        await BounceAsync(app, "a", "b");
+        await ToldAsync(app, endpoint, 2);
+        Assert.DoesNotContain("tried again", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task The_pause_doubles_from_a_second_to_an_hour_and_is_never_quite_the_same() {
+        await using var app = await ReceiverApp.StartAsync(Settings($"http://127.0.0.1:{Moto.FreePort()}"));
+        await BounceAsync(app, "jane");
+        double[] pauses = [];
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromHours(1));
+            pauses = [.. Pause().Matches(app.Log.Text).Select(match => double.Parse(match.Groups[1].Value, CultureInfo.InvariantCulture))];
+            return pauses.Length >= 15;
+        });
+        for (int i = 0; i < pauses.Length; i++) Assert.InRange(pauses[i], Math.Min(1 << i, 3600) / 2.0, Math.Min(1 << i, 3600));
+        Assert.Contains(pauses, pause => pause != Math.Floor(pause));
+    }
+
+    [Fact]
+    public async Task A_receiver_that_stops_tells_the_rest_after_the_next_start() {
+        await using var endpoint = await Endpoint.StartAsync();
+        endpoint.Answer = context => Endpoint.Status(endpoint.Told.Count < 2 ? 200 : 500)(context);
+        string folder;
+        await using (var app = await StartAsync(endpoint)) {
+            folder = app.Folder;
+            await BounceAsync(app, "a", "b", "c", "d");
+            await ToldAsync(app, endpoint, 2);
+        }
+        endpoint.Answer = _ => Task.CompletedTask;
+        await using var again = await StartAsync(endpoint, folder);
+        await ToldAsync(again, endpoint, 4);
+        Assert.Equal(["a", "b", "c", "d"], Names(endpoint));
+        Assert.Equal(2, endpoint.Posted.Count(posted => posted.Address[0] is 'a' or 'b'));
+    }
+
+    [Theory]
+    [InlineData("deleted")]
+    [InlineData("rubbish")]
+    [InlineData("rebuilt")]
+    public async Task A_feedback_db_that_is_built_anew_has_nothing_told_again_and_nothing_lost(string how) {
+        await using var endpoint = await Endpoint.StartAsync();
+        string folder;
+        await using (var app = await StartAsync(endpoint)) {
+            folder = app.Folder;
+            await BounceAsync(app, "told");
+            await ToldAsync(app, endpoint, 1);
+            await Until.TrueAsync(() => File.ReadAllText(Path.Combine(app.JournalFolder, "hook.position")).Trim('0', '\n') == $"{app.Services.GetRequiredService<Journal>().End}".TrimEnd('0'));
+            endpoint.Answer = Endpoint.Status(500);
+            await BounceAsync(app, "untold");
+            using (var lifted = await app.Private.DeleteAsync("/suppressed/untold@example.com", TestContext.Current.CancellationToken)) { }
+            await app.HistoryAsync("untold@example.com");
+        }
+        string file = Path.Combine(folder, "feedback.db");
+        if (how == "deleted") File.Delete(file);
+        if (how == "rubbish") File.WriteAllBytes(file, [.. Enumerable.Repeat((byte)0xA5, 8192 * 12)]);
+        if (how == "rebuilt") Assert.Equal(0, await Receiver.RunAsync(["rebuild", "--Sns:TopicArns:0=" + FakeSns.TopicArn,
+            $"--Journal:Directory={folder}/journal", $"--ConnectionStrings:Feedback=Filename={file}", "--Hook:Url=http://127.0.0.1:1", "--Hook:Secret=" + Secret]));
+
+        endpoint.Answer = _ => Task.CompletedTask;
+        await using var again = await StartAsync(endpoint, folder);
+        await BounceAsync(again, "after");
+        await ToldAsync(again, endpoint, 4);
+        Assert.Equal(["told", "untold", "untold", "after"], Names(endpoint));
+        Assert.Equal(["added", "added", "lifted", "added"], endpoint.Told.Select(told => told.Type.Split('.')[1]));
+        Assert.Single(endpoint.Posted, posted => posted.Address == "told@example.com");
+    }
+
+    [Fact]
+    public async Task What_happened_before_the_hook_was_turned_on_is_not_told() {
+        string folder = Lines.FolderOfBounces(20);
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint, folder);
+        await BounceAsync(app, "new");
+        await ToldAsync(app, endpoint, 1);
+        Assert.Equal(["new"], Names(endpoint));
+    }
+
+    [Fact]
+    public async Task What_happens_to_a_forgotten_person_is_not_told() {
+        await using var endpoint = await Endpoint.StartAsync();
+        endpoint.Answer = Endpoint.Status(500);
+        string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
+        byte[] key = RandomNumberGenerator.GetBytes(32);
+        Directory.CreateDirectory(Path.Combine(folder, "journal"));
+        File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
+        string alias = "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, "jane@example.com"u8));
+        await using var app = await StartAsync(endpoint, folder);
+        await BounceAsync(app, "jane");
+        var store = app.Services.GetRequiredService<IFeedbackStore>();
+        await store.CommitAsync(new Entry(app.Clock.GetUtcNow(), Forget: new(alias, new Known(Reason.Bounce, app.Clock.GetUtcNow()))));
+        using (var lifted = await app.Private.DeleteAsync("/suppressed/jane@example.com", TestContext.Current.CancellationToken)) Assert.True(lifted.IsSuccessStatusCode);
+        endpoint.Answer = _ => Task.CompletedTask;
+        await BounceAsync(app, "other");
+        await ToldAsync(app, endpoint, 1);
+        Assert.Equal(["other"], Names(endpoint));
+    }
+
+    [Fact]
+    public async Task Kill_9_loses_no_change_and_keeps_the_order_of_each_address() {
+        const int addresses = 60;
+        int port = Moto.FreePort();
+        string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
+        var sns = new FakeSns();
+        Directory.CreateDirectory(Path.Combine(folder, "certificates"));
+        File.WriteAllText(Path.Combine(folder, "certificates", sns.Name), sns.Pem);
+        File.WriteAllText(Path.Combine(folder, "appsettings.json"), $$$"""{"Hook":{"Url":"http://127.0.0.1:{{{port}}}","Secret":"{{{Secret}}}"} }""");
+        using (var down = await OwnProcess.StartAsync(folder)) {
+            for (int i = 0; i < addresses; i++) Assert.True(await down.PostAsync(sns.Bounce($"a{i}@example.com", "b")));
+            await down.KillAsync();
+        }
+        await using var endpoint = await Endpoint.StartAsync(port);
+        for (int round = 0; round < 3; round++) {
+            using var receiver = await OwnProcess.StartAsync(folder);
+            int from = endpoint.Posted.Count;
+            var killed = new TaskCompletionSource();
+            endpoint.Answer = async _ => { // in the middle of an answer
+                if (endpoint.Posted.Count < from + 10) return;
+                await receiver.KillAsync();
+                killed.TrySetResult();
+            };
+            for (int i = round; i < addresses; i += 3) await receiver.PostAsync(sns.Signed(FakeSns.SesComplaint([$"a{i}@example.com"], "c")));
+            await killed.Task.WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken);
+        }
+        endpoint.Answer = _ => Task.CompletedTask;
+        using var last = await OwnProcess.StartAsync(folder);
+        for (int i = 0; i < addresses; i++) Assert.True(await last.PostAsync(sns.Signed(FakeSns.SesComplaint([$"a{i}@example.com"], "c"))));
+        await Until.TrueAsync(() => endpoint.Told.Count >= 2 * addresses);
+        for (int i = 0; i < addresses; i++)
+            Assert.Equal(["suppression.added", "suppression.changed"], endpoint.Told.Where(told => told.Address == $"a{i}@example.com").Select(told => told.Type));
+        Assert.Equal(2 * addresses, endpoint.Told.Count);
+    }
+
+    [Theory]
+    [InlineData("Hook:Url", "app.example.com/hook", Secret)]
+    [InlineData("Hook:Url", "ftp://app.example.com/hook", Secret)]
+    [InlineData("Hook:Url", "/hook", Secret)]
+    [InlineData("Hook:Url", "https://user:password@app.example.com/hook", Secret)]
+    [InlineData("Hook:Secret", "https://app.example.com/hook", "")]
+    [InlineData("Hook:Secret", "https://app.example.com/hook", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
+    [InlineData("Hook:Secret", "https://app.example.com/hook", "whsec_not base64 at all, though it is long")]
+    [InlineData("Hook:Secret", "https://app.example.com/hook", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")] // 23 bytes
+    public async Task A_wrong_setting_stops_the_start_and_is_named(string name, string url, string secret) =>
+        Assert.StartsWith(name, (await Assert.ThrowsAsync<Microsoft.Extensions.Options.OptionsValidationException>(() =>
+            ReceiverApp.StartAsync(["Hook:Url=" + url, "Hook:Secret=" + secret]))).Message, StringComparison.Ordinal);
+
+    [Theory]
+    [InlineData(23, false)]
+    [InlineData(24, true)]
+    [InlineData(64, true)]
+    [InlineData(65, false)]
+    public void A_secret_has_24_to_64_bytes(int bytes, bool good) =>
+        Assert.Equal(good, new HookOptions { Secret = "whsec_" + Convert.ToBase64String(new byte[bytes]) }.Key is { } key && key.Length == bytes);
+
+    [GeneratedRegex(@"tried again in ([0-9.]+) s")] private static partial Regex Pause();
+}
