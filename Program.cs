@@ -486,9 +486,7 @@ sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> option
     }
 
     /// <summary>When the last of those in memory ends.</summary>
-    public DateTimeOffset? LastEnd {
-        get { lock (_gate) return _known.Values.Max(each => each.Task.IsCompletedSuccessfully ? each.Task.Result?.End : null); }
-    }
+    public DateTimeOffset? LastEnd { get { lock (_gate) return _known.Values.Max(each => each.Task.IsCompleted ? each.Task.Result?.End : null); } }
     string PathOf(string name) => Path.Combine(options.Value.CertificateDirectory, name);
     static bool Failed(Task<SigningCertificate?> task) => task.IsCompleted && task.Result is null;
     SigningCertificate? ReadFile(string name) {
@@ -1123,8 +1121,7 @@ sealed record Change(long Number, string Address, string? Before, string? Reason
 sealed record StoreState(string Name, long JournalBytes, long BehindBytes, TimeSpan Behind, long Suppressed, long Unread,
     IReadOnlyList<TopicState> Topics, IReadOnlyList<string> Findings);
 
-/// <summary>What needs the operator's hand (Severity: warning or error), and what mends it. An extra that may know of something
-/// registers a Func&lt;Finding?&gt;, for those who tell the operator.</summary>
+/// <summary>What needs the operator's hand, and what mends it. Where extras see something, they register a Func&lt;Finding?&gt;.</summary>
 sealed record Finding(string Code, string Severity, string Says, string Mend);
 
 /// <summary>What was seen of a topic, and when last. Doubled: one event came in two messages, as when both SES formats are on.</summary>

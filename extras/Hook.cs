@@ -60,7 +60,7 @@ sealed class Hook : BackgroundService {
     readonly Counter<long> _deliveries;
     readonly (Uri Url, byte[] Key) _endpoint;
     TimeSpan _pause = ShortestPause;
-    Change? _oldest; // of those that are still to be told
+    volatile Change? _oldest; // of those that are still to be told
 
     public Hook(IFeedbackStore store, IOptions<HookOptions> options, TimeProvider clock, IMeterFactory meters, ILogger<Hook> logger) {
         (_store, _clock, _logger, _endpoint) = (store, clock, logger, (new Uri(options.Value.Url), options.Value.Key!));

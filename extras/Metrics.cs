@@ -50,7 +50,7 @@ sealed class ReceiverMetrics : BackgroundService {
             new KeyValuePair<string, object?>("verdict", Names.GetValueOrDefault(verdict, "other")),
             new KeyValuePair<string, object?>("status", verdict.Status));
         AddStore(meter);
-        meter.CreateObservableGauge("feedback_receiver.certificate.expiry", () => certificates.LastEnd is { } end
+        meter.CreateObservableGauge("feedback_receiver.certificate.expiry.timestamp", () => certificates.LastEnd is { } end
             ? [new Measurement<long>(end.ToUnixTimeSeconds())] : Array.Empty<Measurement<long>>(), "s",
             "When the last of the signing certificates that were used since the start ends, in Unix time");
         if (store is LiteDbStore) AddJournal(meter, services.GetRequiredService<Journal>(), disk); // else none may be opened
@@ -76,16 +76,16 @@ sealed class ReceiverMetrics : BackgroundService {
             meter.CreateObservableGauge("feedback_receiver." + name, () => _seen is { } seen ? [new(value(seen))] : Array.Empty<Measurement<double>>(), unit, what);
         void Rate(string name, string what, Func<Rates, double?> rate) => meter.CreateObservableGauge("feedback_receiver." + name, () =>
             _seen is not { } seen ? [] : new[] { ("24h", rate(seen.Day)), ("7d", rate(seen.Week)) }.Where(each => each.Item2 is not null)
-                .Select(each => new Measurement<double>(each.Item2!.Value, new KeyValuePair<string, object?>("window", each.Item1))), "1", what);
+                .Select(each => new Measurement<double>(each.Item2!.Value, new KeyValuePair<string, object?>("window", each.Item1))), null, what);
 
         Gauge("suppressions", null, "Addresses that are suppressed", seen => seen.State.Suppressed);
         Gauge("unread", null, "Genuine messages that could not be read", seen => seen.State.Unread);
         Gauge("journal.size", "By", "The journal's size", seen => seen.State.JournalBytes);
-        Gauge("follower.lag.size", "By", "The part of the journal that the store has yet to copy", seen => seen.State.BehindBytes);
+        Gauge("follower.behind", "By", "The part of the journal that the store has yet to copy", seen => seen.State.BehindBytes);
         Gauge("follower.lag", "s", "How long the oldest entry has waited to be copied", seen => seen.State.Behind.TotalSeconds);
-        Rate("bounce", "Hard bounces to sends, as SES counts them; not there while sends are not collected", rates => rates.BounceRate);
-        Rate("complaint", "Complaints to deliveries, as SES counts them; not there while deliveries are not collected", rates => rates.ComplaintRate);
-        meter.CreateObservableGauge("feedback_receiver.topic.last_message", () => _seen?.State.Topics.Where(topic => topic.LastAt is not null)
+        Rate("bounce.ratio", "Hard bounces to sends, as SES counts them; not there while sends are not collected", rates => rates.BounceRate);
+        Rate("complaint.ratio", "Complaints to deliveries, as SES counts them; not there while deliveries are not collected", rates => rates.ComplaintRate);
+        meter.CreateObservableGauge("feedback_receiver.topic.last_message.timestamp", () => _seen?.State.Topics.Where(topic => topic.LastAt is not null)
             .Select(topic => new Measurement<long>(topic.LastAt!.Value.ToUnixTimeSeconds(), new KeyValuePair<string, object?>("topic", topic.TopicArn)))
             ?? [], "s", "When the topic's last message came, in Unix time");
         meter.CreateObservableCounter("feedback_receiver.feedback", () => _seen?.Counts.Where(count => !count.ToSimulator)
