@@ -38,11 +38,11 @@ sealed partial class Alerts : BackgroundService {
     public const double WellUnder = 0.8;
     const int MostEvents = 10_000;
     const long LowDisk = 1L << 30;
-    static readonly TimeSpan Interval = TimeSpan.FromMinutes(1), LongestPause = TimeSpan.FromHours(1), Patience = TimeSpan.FromSeconds(10),
+    static readonly TimeSpan Interval = TimeSpan.FromMinutes(1), LongestPause = TimeSpan.FromHours(1),
         Late = TimeSpan.FromMinutes(10), NearItsEnd = TimeSpan.FromDays(7);
     readonly HttpClient _http = new(new SocketsHttpHandler {
         AllowAutoRedirect = false, UseCookies = false, MaxResponseDrainSize = 64 << 10, PooledConnectionLifetime = TimeSpan.FromMinutes(5),
-    });
+    }) { Timeout = TimeSpan.FromSeconds(10) };
     readonly IFeedbackStore _store;
     readonly SigningCertificates _certificates;
     readonly Disk _disk;
@@ -198,16 +198,14 @@ sealed partial class Alerts : BackgroundService {
         json.WriteString("text", "FeedbackReceiver: " + says);
         json.WriteEndObject();
         json.Flush();
-        using var patience = new CancellationTokenSource(Patience, _clock);
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(patience.Token, stopping);
         using var request = new HttpRequestMessage(HttpMethod.Post, _options.Url) { Content = new ReadOnlyMemoryContent(body.WrittenMemory) };
         request.Content.Headers.ContentType = new("application/json");
         bool said = false;
         try {
-            using var response = await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, either.Token);
+            using var response = await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, stopping);
             if (!response.IsSuccessStatusCode) throw new Unsaid($"HTTP {(int)response.StatusCode}");
             said = true;
-        } catch (OperationCanceledException) when (patience.IsCancellationRequested) { throw new Unsaid("no answer within 10 s"); } finally {
+        } catch (OperationCanceledException) when (!stopping.IsCancellationRequested) { throw new Unsaid("no answer within 10 s"); } finally {
             _alerts.Add(1, new KeyValuePair<string, object?>("outcome", said ? "told" : "failed"));
         }
     }

@@ -49,11 +49,11 @@ sealed class HookOptions : IValidatableObject {
 /// <summary>Posts the store's changes, one after the other, for as long as the receiver runs.</summary>
 sealed class Hook : BackgroundService {
     const int Batch = 64;
-    static readonly TimeSpan Poll = TimeSpan.FromSeconds(1), Patience = TimeSpan.FromSeconds(10),
-        ShortestPause = TimeSpan.FromSeconds(1), LongestPause = TimeSpan.FromHours(1);
+    static readonly TimeSpan Poll = TimeSpan.FromSeconds(1), ShortestPause = TimeSpan.FromSeconds(1), LongestPause = TimeSpan.FromHours(1),
+        Late = TimeSpan.FromMinutes(10);
     readonly HttpClient _http = new(new SocketsHttpHandler {
         AllowAutoRedirect = false, UseCookies = false, MaxResponseDrainSize = 64 << 10, PooledConnectionLifetime = TimeSpan.FromMinutes(5),
-    });
+    }) { Timeout = TimeSpan.FromSeconds(10) };
     readonly IFeedbackStore _store;
     readonly TimeProvider _clock;
     readonly ILogger<Hook> _logger;
@@ -71,8 +71,8 @@ sealed class Hook : BackgroundService {
     }
 
     /// <summary>What the operator should hear: that the endpoint refuses, and since when something waits for it.</summary>
-    public Finding? Find() => _oldest is not { } oldest || _clock.GetUtcNow() - oldest.At < TimeSpan.FromMinutes(10) ? null : new("hook-refused", "warning",
-        $"Hook:Url has not taken what happened since {oldest.At.UtcDateTime:yyyy-MM-dd'T'HH:mm:ss'Z'}", "see the receiver's log, and mend the endpoint");
+    public Finding? Find() => _oldest is not { } oldest || _clock.GetUtcNow() - oldest.At < Late ? null : new("hook-refused", "warning",
+        $"Hook:Url has taken nothing since {oldest.At.UtcDateTime:yyyy-MM-dd HH:mm 'UTC'}.", "see the receiver's log, and mend the endpoint");
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken) {
         while (!stoppingToken.IsCancellationRequested) {
@@ -108,8 +108,6 @@ sealed class Hook : BackgroundService {
 
     async Task PostAsync(Change change, CancellationToken stopping) {
         var (id, body, at) = (IdOf(change), BodyOf(change), _clock.GetUtcNow().ToUnixTimeSeconds());
-        using var patience = new CancellationTokenSource(Patience, _clock);
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(patience.Token, stopping);
         using var request = new HttpRequestMessage(HttpMethod.Post, _endpoint.Url) { Content = new ReadOnlyMemoryContent(body) };
         request.Content.Headers.ContentType = new("application/json");
         request.Headers.Add("webhook-id", id);
@@ -117,9 +115,9 @@ sealed class Hook : BackgroundService {
         request.Headers.Add("webhook-signature", Signature(_endpoint.Key, id, at, body.Span));
         try {
             // The status is the answer; the body is not read.
-            using var response = await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, either.Token);
+            using var response = await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, stopping);
             if (!response.IsSuccessStatusCode) throw new Untold($"HTTP {(int)response.StatusCode}");
-        } catch (OperationCanceledException) when (patience.IsCancellationRequested) { throw new Untold("no answer within 10 s"); }
+        } catch (OperationCanceledException) when (!stopping.IsCancellationRequested) { throw new Untold("no answer within 10 s"); }
     }
 
     /// <summary>The same for the same change, however often it is told.</summary>

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Text.Json;
 using Microsoft.Extensions.DependencyInjection;
 
@@ -240,6 +241,27 @@ public sealed class AlertTests {
         await CheckedAsync(app);
         Assert.Contains("ends on 2026-12-01 09:00 UTC", Assert.Single(Said(endpoint)), StringComparison.Ordinal);
     }
+
+    [Fact]
+    public async Task While_the_store_cannot_be_read_nothing_is_over_and_after_ten_minutes_that_is_said() {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+        await ComplainedAsync(app, Alerts.ComplaintsAnHour);
+        await CheckedAsync(app);
+        Assert.Single(Said(endpoint));
+        FileOf(app.Services.GetRequiredService<LiteDbStore>()).Abandon(); // until the follower wakes up
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(10));
+            return Said(endpoint).Length == 2;
+        });
+        Assert.StartsWith("FeedbackReceiver: What is stored cannot be read since 2026-11-24 08:", Said(endpoint)[1], StringComparison.Ordinal);
+        await app.PostAsync(app.Sns.Bounce("jane@example.com"));
+        await app.HistoryAsync("jane@example.com");
+        await CheckedAsync(app);
+        Assert.Equal("FeedbackReceiver: All clear: store.", Said(endpoint)[2]);
+    }
+
+    [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "_file")] static extern ref FeedbackFile FileOf(LiteDbStore store);
 
     [Fact]
     public async Task What_another_part_finds_is_said_with_what_mends_it() {
