@@ -1121,7 +1121,8 @@ sealed record Change(long Number, string Address, string? Before, string? Reason
 sealed record StoreState(string Name, long JournalBytes, long BehindBytes, TimeSpan Behind, long Suppressed, long Unread,
     IReadOnlyList<TopicState> Topics, IReadOnlyList<string> Findings);
 
-/// <summary>What needs the operator's hand, and what mends it. Where extras see something, they register a Func&lt;Finding?&gt;.</summary>
+/// <summary>What needs the operator's hand, how badly (error, warning, hint), and the command that mends it. An extra that may find
+/// something registers a Func&lt;Finding?&gt;.</summary>
 sealed record Finding(string Code, string Severity, string Says, string Mend);
 
 /// <summary>What was seen of a topic, and when last. Doubled: one event came in two messages, as when both SES formats are on.</summary>

@@ -246,8 +246,8 @@ sealed partial class FeedbackFile {
                 ["_id"] = change.Number, ["email"] = change.Address, ["before"] = change.Before, ["reason"] = change.Reason,
                 ["at"] = change.At.UtcTicks, ["event"] = change.Event,
             });
-        if (Outbox.Told is var told && (told > _dropped || _writtenTo != _database)) 
-           changes.DeleteMany(BsonExpression.Create("_id BETWEEN @0 AND @1", 0L, told));
+        if (Outbox.Told is var told && (told > _dropped || _writtenTo != _database))
+            changes.DeleteMany(BsonExpression.Create("_id BETWEEN @0 AND @1", 0L, told));
         (_writtenTo, _dropped) = (_database, told);
     }
 }

@@ -411,8 +411,6 @@ static class Prevented {
 
 // ---- Status -----------------------------------------------------------------------------------------------------
 
-/// <summary>What is wrong, how badly (error, warning, hint), and the command that mends it.</summary>
-sealed record Finding(string Code, string Severity, string Says, string Mend);
 /// <summary>A message that was refused: never from whom, nor what it said.</summary>
 sealed record RefusedMessage(DateTime At, int Status, string Why, string? TopicArn);
 /// <summary>A topic that is allowed, and what was seen of it: all null when nothing was.</summary>
@@ -438,6 +436,7 @@ sealed class Doctor {
     readonly IFeedbackStore _store;
     readonly ReceiverOptions _options;
     readonly TimeProvider _clock;
+    readonly IEnumerable<Func<Finding?>> _others; // what other extras see
     readonly bool _drainsQueue;
     readonly DateTime _startedAt;
     readonly Lock _gate = new();
@@ -445,8 +444,8 @@ sealed class Doctor {
     readonly Queue<TimeSpan> _delays = new(); // from SNS's Timestamp to our clock, of genuine messages
 
     public Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOptions> options, IConfiguration configuration,
-        TimeProvider clock) {
-        (_store, _options, _clock, _startedAt) = (store, options.Value, clock, clock.GetUtcNow().UtcDateTime);
+        TimeProvider clock, IEnumerable<Func<Finding?>> others) {
+        (_store, _options, _clock, _startedAt, _others) = (store, options.Value, clock, clock.GetUtcNow().UtcDateTime, others);
         _drainsQueue = !string.IsNullOrEmpty(configuration["Sqs:QueueUrl"]);
         intake.Answered += Hear;
     }
@@ -488,7 +487,8 @@ sealed class Doctor {
         var seen = state?.Topics.ToDictionary(topic => topic.TopicArn);
         TopicReport[] topics = [.. _options.TopicArns.Distinct().Select(arn => Of(arn, seen?.GetValueOrDefault(arn)))];
         List<Finding> findings = [.. await StoreFindingsAsync(state, disk), .. state is null ? [] : topics.SelectMany(TopicFindings),
-            .. RateFindings(rates), .. RefusalFindings(), .. ClockFindings(delays), .. CertificateFindings()];
+            .. RateFindings(rates), .. RefusalFindings(), .. ClockFindings(delays), .. CertificateFindings(),
+            .. _others.Select(find => find()).OfType<Finding>()];
         StoreReport? store = state is null ? null : new(state.Name, state.JournalBytes, state.BehindBytes,
             Math.Round(state.Behind.TotalSeconds, 3), state.Suppressed, state.Unread);
         return new(findings.All(finding => finding.Severity == Hint), [.. findings.OrderBy(finding => finding.Severity switch {
