@@ -250,7 +250,7 @@ static class Endpoints {
     static DateTimeOffset After(Known known, TimeProvider clock) =>
         clock.GetUtcNow() is var now && now > known.LiftedAt ? now : known.LiftedAt.AddTicks(1);
     // From the raw target: routing leaves %2F as it is but decodes the rest, which cannot be told apart afterwards.
-    static string AddressIn(HttpContext http) {
+    public static string AddressIn(HttpContext http) {
         string target = http.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget.Split('?')[0];
         string route = http.Request.Path.Value!, prefix = route[..(route.IndexOf('/', 1) + 1)];
         int at = target.IndexOf(prefix, Ordinal);
@@ -1224,6 +1224,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         if (judge(before) is var after && ReferenceEquals(before, after)) return;
         if (before.Reason != after.Reason) Changing(new(number, address, before.Reason, after.Reason, at, after.Event)); // before it can be seen
         _known[address] = after;
+        Changed(before, after);
     }
     // Of a forgotten person only a keyed hash is known. There is no key while nobody was forgotten.
     string Alias(string address) => _forgetKey is { } key && Forgotten(key, address) is var alias && _known.ContainsKey(alias) ? alias : address;
@@ -1231,8 +1232,9 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
     byte[]? _forgetKey = File.Exists(ForgetKeyPath(journal)) ? File.ReadAllBytes(ForgetKeyPath(journal)) : null;
     static string ForgetKeyPath(Journal journal) => Path.Combine(journal.Folder, "forget.key");
-    partial void FinishForgetting();                                     // extras/Lists.cs
-    partial void LoadChanges();                                          // extras/Hook.cs
+    partial void FinishForgetting(); // extras/Lists.cs
+    partial void Changed(Known before, Known after);
+    partial void LoadChanges(); // extras/Hook.cs
     partial void Changing(Change change);
 
     void Follow() {

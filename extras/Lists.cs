@@ -1,0 +1,1000 @@
+// What is done with many addresses at once, and with one person for good:
+//
+//   GET /suppressed      the list, as JSON, as CSV, or as the file that `aws sesv2 create-import-job` takes
+//   POST /suppressed     an import: plain lines, CSV of other providers, JSON of `aws sesv2 list-suppressed-destinations`
+//   POST /sendable       addresses in, those that are not suppressed out
+//   DELETE /history/...  forgets a person: gone from everything on disk, a suppression kept under a keyed hash
+//
+// Nothing here is held whole in memory but 8 bytes an address while the list is sorted.
+
+using Microsoft.Net.Http.Headers;
+using Sylvan.Data.Csv;
+
+static partial class Extras {
+    static partial void MapLists(WebApplication app) {
+        app.MapMethods("/suppressed", ["GET", "HEAD"], Lists.ListAsync);
+        app.MapPost("/suppressed", Lists.ImportAsync);
+        app.MapPost("/sendable", Lists.SendableAsync);
+        app.MapDelete("/history/{**address}", Lists.ForgetAsync);
+    }
+}
+
+static class Lists {
+    const int MaxBytes = 256 << 20;
+
+    /// <summary>GET and HEAD /suppressed: the list in the order of the addresses, streamed; a page of it with `limit`.</summary>
+    public static async Task<Results<EmptyHttpResult, StatusCodeHttpResult, ProblemHttpResult>> ListAsync(HttpContext http, IFeedbackStore store) {
+        if (http.Request.Path.Value!.EndsWith('/')) return Problem.NoAddress; // a look-up of nobody
+        if (ListQuery.Read(http.Request.Query, out string wrong) is not { } query) return Problem.Of(400, wrong);
+        var tag = new EntityTagHeaderValue($"\"{await store.SuppressionsVersionAsync()}\""); // before the list: it may be newer, never older
+        var headers = http.Response.GetTypedHeaders();
+        (headers.ETag, headers.CacheControl) = (tag, new() { Private = true, NoCache = true });
+        if (http.Request.GetTypedHeaders().IfNoneMatch.Any(known => known.Compare(tag, useStrongComparison: false) || known == EntityTagHeaderValue.Any))
+            return TypedResults.StatusCode(304);
+        var entries = store.SuppressionsAsync(query.After, http.RequestAborted).Where(query.Has);
+        string? next = null;
+        if (query.Limit is { } limit) {
+            var page = await entries.Take(limit + 1).ToListAsync(http.RequestAborted);
+            if (page.Count > limit) {
+                page.RemoveAt(limit);
+                next = page[^1].Address;
+                http.Response.Headers.Link = $"</suppressed{query.ToQuery(next)}>; rel=\"next\"";
+            }
+            entries = page.ToAsyncEnumerable();
+        }
+        await using var each = entries.GetAsyncEnumerator(http.RequestAborted);
+        bool more = await each.MoveNextAsync(); // here it can still be a 503
+        http.Response.ContentType = query.Format == ListQuery.Json ? "application/json; charset=utf-8" : "text/csv; charset=utf-8";
+        if (HttpMethods.IsHead(http.Request.Method)) return TypedResults.Empty;
+        await using var list = new ListWriter(http.Response.BodyWriter, query.Format);
+        for (int written = 1; more; more = await each.MoveNextAsync(), written++) {
+            list.Write(each.Current.Address, each.Current.Known);
+            if (written % 256 == 0) await list.FlushAsync(http.RequestAborted);
+        }
+        list.End(next);
+        return TypedResults.Empty;
+    }
+
+    /// <summary>POST /suppressed: suppresses what a list names. What is suppressed already is not written again.</summary>
+    public static async Task<Results<FileContentHttpResult, ProblemHttpResult>> ImportAsync(HttpContext http, IFeedbackStore store, TimeProvider clock) {
+        string reason = http.Request.Query["reason"].ToString() is { Length: > 0 } given ? given : Reason.Manual;
+        if (Reason.Strength(reason) < 0) return Problem.Of(400, ListQuery.Reasons);
+        if (!Admit(http)) return Problem.Of(413, "An import has 256 MiB at most.");
+        var import = new Import(store, clock, reason);
+        try {
+            await import.ReadAsync(new Body(http.Request.Body), http.RequestAborted);
+            return import.Answer();
+        } catch (BadHttpRequestException e) when (e.StatusCode == 413) {
+            return Problem.Of(413, "An import has 256 MiB at most. " + import.SoFar);
+        } catch (JsonException e) {
+            return Problem.Of(400, $"Line {e.LineNumber} is no JSON, and nothing after it was read. {import.SoFar}");
+        } catch (Unavailable) {
+            http.Response.Headers.RetryAfter = "5";
+            return Problem.Of(503, "The import broke off, for nothing can be kept just now. " + import.SoFar);
+        }
+    }
+
+    /// <summary>POST /sendable: the lines of the body whose address is not suppressed, as they came. What is no address is left out,
+    /// too: X-Left-Out counts both. All of it is looked up before the first byte is sent, so a 200 is the whole list.</summary>
+    public static async Task<Results<FileStreamHttpResult, ProblemHttpResult>> SendableAsync(HttpContext http, IFeedbackStore store) {
+        if (!Admit(http)) return Problem.Of(413, "A list has 256 MiB at most.");
+        var spool = Spool();
+        http.Response.RegisterForDispose(spool);
+        try {
+            var (suppressed, wrong) = await Sendable.CopyAsync(new Body(http.Request.Body), spool, store, http.RequestAborted);
+            http.Response.Headers["X-Left-Out"] = $"{suppressed} suppressed, {wrong} no address";
+            spool.Position = 0;
+            return TypedResults.Stream(spool, "text/plain; charset=utf-8");
+        } catch (BadHttpRequestException e) when (e.StatusCode == 413) { return Problem.Of(413, "A list has 256 MiB at most."); }
+    }
+
+    /// <summary>DELETE /history/{address}: forgets the person. 204 once that is done, 404 when nothing is known.</summary>
+    public static async Task<Results<NoContent, ProblemHttpResult>> ForgetAsync(HttpContext http, IFeedbackStore store) {
+        string address = Endpoints.AddressIn(http), key = Address.Key(address);
+        if (await store.FindAsync(key) is not { } known) return Problem.Later(http);
+        if (known == Known.Nothing) {
+            if (!Address.IsAddress(address)) return Problem.NoAddress;
+            bool complete = await store.CaughtUpAsync();
+            if (!await store.EventsAsync(new(Address: key), http.RequestAborted).AnyAsync(http.RequestAborted))
+                return complete ? Problem.Of(404, "Nothing is known of the address.") : Problem.Later(http);
+        }
+        var commit = await store.ForgetAsync(key);
+        return commit == Commit.Kept ? TypedResults.NoContent() : Problem.Later(http, commit);
+    }
+
+    // These bodies may be large and come slowly (`aws ... | curl -T -`); who sends them was let in by the guard.
+    static bool Admit(HttpContext http) {
+        http.Features.GetRequiredFeature<IHttpMaxRequestBodySizeFeature>().MaxRequestBodySize = MaxBytes;
+        if (http.Features.Get<Microsoft.AspNetCore.Server.Kestrel.Core.Features.IHttpMinRequestBodyDataRateFeature>() is { } rate) rate.MinDataRate = null;
+        return !(http.Request.ContentLength > MaxBytes);
+    }
+
+    // Without a name as soon as it is open, so nothing of it is left behind, even by a kill.
+    static FileStream Spool() {
+        string path = Path.Combine(Path.GetTempPath(), "feedback-" + Guid.NewGuid().ToString("N"));
+        var spool = new FileStream(path, new FileStreamOptions {
+            Mode = FileMode.CreateNew, Access = FileAccess.ReadWrite, BufferSize = 128 << 10, UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+        });
+        File.Delete(path);
+        return spool;
+    }
+}
+
+// ---- The list ---------------------------------------------------------------------------------------------------
+
+/// <summary>Which part of the list is asked for, and how.</summary>
+sealed record ListQuery(string Format, string? Reason, DateTimeOffset? Since, string After, int? Limit, string? SinceText) {
+    public const string Json = "json", Csv = "csv", Ses = "ses",
+        Reasons = "reason must be complaint, bounce, unsubscribe, soft-bounces or manual.";
+    const int MaxLimit = 100_000; // what one import job of SES takes
+
+    /// <summary>Null when something in it is wrong, which is told.</summary>
+    public static ListQuery? Read(IQueryCollection query, out string wrong) {
+        string? Text(string name) => query[name].ToString() is { Length: > 0 } text ? text : null;
+        var (format, reason, since, limit) = (Text("format") ?? Json, Text("reason"), Iso8601.Read(Text("since")), Text("limit"));
+        bool counts = int.TryParse(limit, NumberStyles.None, CultureInfo.InvariantCulture, out int count);
+        wrong = format is not (Json or Csv or Ses) ? "format must be json, csv or ses."
+            : reason is not null && global::Reason.Strength(reason) < 0 ? Reasons
+            : since is null && Text("since") is not null ? "since must be a date, as 2026-11-24 or 2026-11-24T08:00:00Z."
+            : limit is not null && (!counts || count is < 1 or > MaxLimit) ? "limit must be 1 to 100000." : "";
+        return wrong.Length > 0 ? null : new(format, reason, since, Text("after") ?? "", limit is null ? null : count, Text("since"));
+    }
+
+    public bool Has((string Address, Known Known) entry) => (Reason is null || entry.Known.Reason == Reason) && !(entry.Known.Since < Since)
+        && (Format != Ses || (SesReason(entry.Known.Reason) is not null && FitsSes(entry.Address)));
+
+    /// <summary>SES knows two reasons. Mail that failed time and again bounced; that somebody unsubscribed, or was suppressed by
+    /// hand, cannot be said there.</summary>
+    public static string? SesReason(string? reason) => reason switch {
+        global::Reason.Bounce or global::Reason.SoftBounces => "BOUNCE",
+        global::Reason.Complaint => "COMPLAINT",
+        _ => null,
+    };
+
+    // Nothing says that SES reads quotes, and its addresses are ASCII.
+    static bool FitsSes(string address) => Address.IsAddress(address) && Ascii.IsValid(address)
+        && !address.AsSpan().ContainsAny(",\"' ") && !address.StartsWith("sha256:", Ordinal);
+
+    /// <summary>The same for the page after this one.</summary>
+    public string ToQuery(string after) => QueryString.Create(new KeyValuePair<string, string?>[] {
+        new("format", Format), new("reason", Reason), new("since", SinceText), new("limit", $"{Limit}"), new("after", after),
+    }.Where(pair => pair.Value is not null)).Value!;
+}
+
+/// <summary>Writes the list, entry by entry.</summary>
+sealed partial class ListWriter(System.IO.Pipelines.PipeWriter body, string format) : IAsyncDisposable {
+    static readonly SearchValues<char> Quoting = SearchValues.Create(",;\"\t\r\n");
+    readonly Utf8JsonWriter _json = new(body, new() { Encoder = Receiver.Relaxed });
+    bool _begun;
+
+    void Begin() {
+        if (_begun) return;
+        _begun = true;
+        if (format == ListQuery.Csv) Text("address,reason,since,because,note,event\n");
+        if (format != ListQuery.Json) return;
+        _json.WriteStartObject();
+        _json.WriteStartArray("suppressed");
+    }
+
+    public void Write(string address, Known known) {
+        Begin();
+        string because = known.Because ?? "It was suppressed by hand.";
+        if (format == ListQuery.Ses) Text($"{address},{ListQuery.SesReason(known.Reason)}\n");
+        else if (format == ListQuery.Csv)
+            Text($"{Cell(address)},{known.Reason},{known.Since.UtcDateTime:O},{Cell(because)},{Cell(known.Note)},{Cell(known.Event)}\n");
+        else {
+            _json.WriteStartObject();
+            _json.WriteString("address", address);
+            _json.WriteString("reason", known.Reason);
+            _json.WriteString("since", known.Since.UtcDateTime);
+            _json.WriteString("because", because);
+            _json.WriteString("note", known.Note);
+            _json.WriteString("event", known.Event);
+            _json.WriteEndObject();
+        }
+    }
+
+    public void End(string? next) {
+        Begin();
+        if (format != ListQuery.Json) return;
+        _json.WriteEndArray();
+        _json.WriteString("next", next);
+        _json.WriteEndObject();
+        _json.Flush();
+    }
+
+    public async ValueTask FlushAsync(CancellationToken cancellation) {
+        _json.Flush();
+        await body.FlushAsync(cancellation);
+    }
+
+    public ValueTask DisposeAsync() => _json.DisposeAsync();
+    void Text(string text) => Encoding.UTF8.GetBytes(text, body);
+
+    // A spreadsheet runs what begins like a formula, and some split at a semicolon or a tab:
+    // https://owasp.org/www-community/attacks/CSV_Injection
+    static string Cell(string? text) {
+        text = Formula().Replace(text ?? "", "'$0");
+        return !text.AsSpan().ContainsAny(Quoting) ? text : $"\"{text.Replace("\"", "\"\"", Ordinal)}\"";
+    }
+
+    [GeneratedRegex(@"(?<=\A|[;\t\r\n])[=+\-@\t\r]")] private static partial Regex Formula();
+}
+
+// ---- Reading lists ----------------------------------------------------------------------------------------------
+
+/// <summary>The body of a request, a quarter of a megabyte at a time.</summary>
+sealed class Body(Stream stream) {
+    readonly byte[] _bytes = new byte[256 << 10];
+    int _from, _to;
+    bool _ended;
+
+    /// <summary>What was read and not yet taken.</summary>
+    public ReadOnlyMemory<byte> Rest => _bytes.AsMemory(_from.._to);
+    public bool Ended => _ended;
+    public void Take(int count) => _from += count;
+
+    /// <summary>Reads on; what Rest was before is good no longer. False when there is no more, or no more fits.</summary>
+    public async ValueTask<bool> ReadAsync(CancellationToken cancellation) {
+        if (_from > 0) Rest.CopyTo(_bytes);
+        (_from, _to) = (0, _to - _from);
+        if (_ended || _to == _bytes.Length) return false;
+        int count = await stream.ReadAsync(_bytes.AsMemory(_to), cancellation);
+        _to += count;
+        _ended = count == 0;
+        return true;
+    }
+
+    /// <summary>Past a byte order mark, to where it can be seen what the body begins with.</summary>
+    public async ValueTask<byte> BeginAsync(CancellationToken cancellation) {
+        while (Rest.Length < 3 && await ReadAsync(cancellation)) { }
+        if (Rest.Span.StartsWith("\uFEFF"u8)) Take(3);
+        do {
+            int at = Rest.Span.IndexOfAnyExcept(" \t\r\n"u8);
+            if (at >= 0) return Rest.Span[at];
+        } while (await ReadAsync(cancellation));
+        return 0;
+    }
+}
+
+/// <summary>The lines of a body. With a delimiter they are records of CSV, which may go over several lines.</summary>
+sealed class LineReader(Body body) {
+    const int Longest = 64 << 10;
+    bool _skips;
+    long _read;
+
+    /// <summary>The number of the line that was read last, or that a record began on.</summary>
+    public long Number { get; private set; }
+    /// <summary>What separates fields; null while lines are lines.</summary>
+    public byte? Delimiter { get; set; }
+
+    /// <summary>The next line with its end. A line that is too long is null. False: more must be read first.</summary>
+    public bool TryRead(out ReadOnlyMemory<byte>? line) {
+        line = null;
+        var rest = body.Rest;
+        int length = rest.Span.IndexOf((byte)'\n') + 1;
+        if (!_skips && length > 0 && Delimiter is { } delimiter && rest.Span[..length].Contains((byte)'"')) {
+            int record = EndOfRecord(rest.Span[..Math.Min(rest.Length, Longest)], delimiter);
+            if (record == 0 && rest.Length < Longest && !body.Ended) return false;
+            if (record > 0) length = record; // else a quote that nothing ends: one line, and no more
+        }
+        if (length == 0 && body.Ended) length = rest.Length;
+        if (length == 0 && !(body.Ended && _skips)) {
+            if (rest.Length <= Longest) return false;
+            _skips = true;
+            body.Take(rest.Length);
+            return false;
+        }
+        bool whole = !_skips && length <= Longest;
+        _skips = false;
+        Number = _read + 1;
+        line = whole ? rest[..length] : null;
+        _read += Math.Max(1, rest.Span[..length].Count((byte)'\n'));
+        body.Take(length);
+        return true;
+    }
+
+    /// <summary>The record that was read last is none: only its first line was meant, and the others come again.</summary>
+    public bool TakeBack(ReadOnlyMemory<byte> record) {
+        int first = record.Span.IndexOf((byte)'\n') + 1;
+        if (first == 0 || first == record.Length) return false;
+        body.Take(first - record.Length);
+        _read = Number;
+        return true;
+    }
+
+    // Just after the line feed that ends a record, or 0.
+    static int EndOfRecord(ReadOnlySpan<byte> text, byte delimiter) {
+        bool quoted = false, begins = true;
+        for (int i = 0; i < text.Length; i++) {
+            if (quoted) {
+                if (text[i] != '"') continue;
+                if (i + 1 < text.Length && text[i + 1] == '"') i++; else quoted = false;
+            } else if (text[i] == '\n') {
+                return i + 1;
+            } else {
+                quoted = begins && text[i] == '"';
+                begins = text[i] == delimiter;
+            }
+        }
+        return 0;
+    }
+}
+
+/// <summary>An address that a list names, and what it says of it, as it is spelled there.</summary>
+sealed record Row(long Line, string? Address, string? Reason = null, string? Note = null, DateTimeOffset? Since = null, string? Why = null);
+
+/// <summary>What other providers call what they say of an address, in their CSV and in their JSON. Small letters, nothing between.</summary>
+static class Columns {
+    static readonly string[] Addresses = ["address", "email", "emailaddress", "recipient"], Reasons = ["reason", "suppressionreason"],
+        Times = ["since", "created", "createdat", "lastupdatetime"],
+        Others = ["note", "origin", "error", "code", "status", "ip", "tag", "tags"]; // each tells of one provider's list
+    public static string Name(string text) =>
+        string.Concat(text.Where(each => each is not (' ' or '_' or '-' or '\ufeff'))).ToLowerInvariant();
+    public static bool IsKnown(string name) => Addresses.Contains(name) || Reasons.Contains(name) || Times.Contains(name) || Others.Contains(name);
+    public static bool IsAddress(string name) => Addresses.Contains(name);
+
+    /// <summary>What an entry with these names and values says.</summary>
+    public static Row Read(long line, IReadOnlyList<string> names, IReadOnlyList<string> values) {
+        string? Of(params ReadOnlySpan<string> wanted) {
+            for (int i = 0; i < names.Count && i < values.Count; i++)
+                if (wanted.Contains(names[i]) && values[i].Length > 0) return values[i];
+            return null;
+        }
+        string? said = Of(Reasons), reason = ReasonOf(said, Of("origin"));
+        // Bounces of Mailgun: address, code, error, created_at; of SendGrid: status, reason, email, created. Invalid addresses of SendGrid:
+        // reason, email, created. Its spam reports have an ip. Mailgun's unsubscribes have tags.
+        string? list = names.Contains("code") || names.Contains("error") || names.Contains("status") || (said is not null && names.Contains("created"))
+            ? global::Reason.Bounce : names.Contains("ip") ? global::Reason.Complaint
+            : names.Contains("tag") || names.Contains("tags") ? global::Reason.Unsubscribe : null;
+        string? note = Of("note") ?? Of("error") ?? (reason is null ? said : null);
+        return new(line, Unescaped(Of(Addresses)), reason ?? list, Unescaped(note), TimeOf(Of(Times)));
+    }
+
+    /// <summary>Ours, SES's, and the words of the others; null for what is none.</summary>
+    public static string? ReasonOf(string? text, string? origin = null) => text is null or { Length: > 40 } ? null : Name(text) switch {
+        "bounce" or "bounced" or "bounces" or "hardbounce" or "invalid" or "invalidemail" => global::Reason.Bounce,
+        "complaint" or "complained" or "complaints" or "spamcomplaint" or "spamreport" or "spam" => global::Reason.Complaint,
+        "unsubscribe" or "unsubscribed" or "unsubscribes" or "globalunsubscribe" => global::Reason.Unsubscribe,
+        "manualsuppression" when Name(origin ?? "") == "recipient" => global::Reason.Unsubscribe, // Postmark's word for it
+        "manual" or "manualsuppression" => global::Reason.Manual,
+        "softbounces" => global::Reason.SoftBounces,
+        _ => null,
+    };
+
+    // Seconds since 1970 (SendGrid, version 1 of the AWS CLI), ISO 8601, or as in mail (Mailgun).
+    static DateTimeOffset? TimeOf(string? text) {
+        if (!double.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double seconds))
+            return Iso8601.Read(text?.Replace(" UTC", " GMT", Ordinal));
+        return seconds is > 0 and < 100_000_000_000 ? DateTimeOffset.UnixEpoch.AddSeconds(seconds) : null;
+    }
+
+    // As ListWriter's cells are escaped for spreadsheets.
+    static string? Unescaped(string? text) => text is ['\'', '=' or '+' or '-' or '@', ..] ? text[1..] : text;
+}
+
+/// <summary>Lines and CSV, with or without a header.</summary>
+sealed class CsvRows {
+    readonly char[] _buffer = new char[256 << 10]; // more than a record has
+    string[]? _header;
+    char? _delimiter; // null before the first line
+
+    /// <summary>Reads what is there, as far as it goes.</summary>
+    public IEnumerable<Row> Read(LineReader lines) {
+        while (lines.TryRead(out var line)) {
+            if (line is not { } bytes) yield return new(lines.Number, null, Why: "longer than 64 KiB");
+            else if (!Utf8.IsValid(bytes.Span)) yield return Bad(lines, bytes, "not UTF-8");
+            else if (bytes.Span.ContainsAnyExcept(" \t\r\n"u8)) {
+                string text = Encoding.UTF8.GetString(bytes.Span).TrimEnd('\r', '\n');
+                if (_delimiter is null && IsHeader(lines, text)) continue;
+                var row = Read(lines.Number, text);
+                yield return row.Address is not null && Address.IsAddress(row.Address) ? row : Bad(lines, bytes, "no address");
+            }
+        }
+    }
+
+    static Row Bad(LineReader lines, ReadOnlyMemory<byte> record, string why) {
+        lines.TakeBack(record);
+        return new(lines.Number, null, Why: why);
+    }
+
+    // The first line tells what separates fields, and whether it is a header.
+    bool IsHeader(LineReader lines, string text) {
+        lines.Delimiter = (byte)(_delimiter = ",;\t".MaxBy(each => text.AsSpan().Count(each))).Value;
+        string[] names = [.. Fields(text)?.Select(Columns.Name) ?? []];
+        if (names.Any(Columns.IsAddress)) _header = names;
+        return _header is not null;
+    }
+
+    Row Read(long line, string text) {
+        var fields = Fields(text);
+        if (_header is not null) return Columns.Read(line, _header, fields ?? []);
+        // Without a header: the first that is an address, and a reason where one stands. "Doe, Jane" <jane@example.com> is no CSV.
+        if (Array.Find(fields ?? [], Address.IsAddress) is not { } address) return new(line, text);
+        return new(line, address, Array.ConvertAll(fields!, field => Columns.ReasonOf(field)).FirstOrDefault(reason => reason is not null));
+    }
+
+    // Null when it is no CSV.
+    string[]? Fields(string text) {
+        char delimiter = _delimiter ?? ',';
+        if (!text.AsSpan().ContainsAny(delimiter, '"')) return [text];
+        try {
+            using var csv = CsvDataReader.Create(new StringReader(text), _buffer, new() { HasHeaders = false, Delimiter = delimiter });
+            if (!csv.Read()) return null;
+            string[] fields = new string[csv.RowFieldCount];
+            for (int i = 0; i < fields.Length; i++) fields[i] = csv.GetString(i);
+            return fields;
+        } catch (FormatException) { return null; }
+    }
+}
+
+/// <summary>JSON, however it is arranged: one page, an array of pages, pages one after another, a line each. Each object that names an
+/// address is an entry. `aws sesv2 list-suppressed-destinations` of both versions, and what the APIs of the others answer.</summary>
+sealed class JsonRows {
+    sealed class Node(bool isObject, long line) {
+        public readonly bool IsObject = isObject;
+        public readonly long Line = line;
+        public readonly List<string> Names = [], Values = [];
+        public string Name = "";
+        public bool HasValues, HasNodes;
+    }
+
+    readonly Stack<Node> _open = [];
+    JsonReaderState _state = Fresh;
+    long _line = 1;
+    bool _skips;
+
+    static JsonReaderState Fresh => new(new() { AllowMultipleValues = true });
+
+    /// <summary>Reads what is there, as far as it goes.</summary>
+    /// <exception cref="JsonException">It cannot be read on.</exception>
+    public List<Row> Read(Body body) {
+        var rows = new List<Row>();
+        while (!_skips || SkipLine(body)) {
+            var text = body.Rest.Span;
+            var reader = new Utf8JsonReader(text, body.Ended, _state);
+            int counted = 0;
+            try {
+                for (; reader.Read(); counted = (int)reader.TokenStartIndex) {
+                    _line += text[counted..(int)reader.TokenStartIndex].Count((byte)'\n');
+                    Take(ref reader, rows);
+                }
+                _state = reader.CurrentState;
+            } catch (JsonException) {
+                _line += text[counted..(int)reader.BytesConsumed].Count((byte)'\n');
+                counted = (int)reader.BytesConsumed;
+                if (_open.Count > 1) throw new JsonException("no JSON", null, _line, null); // within a page, so the rest has no meaning
+                rows.Add(new(_line, null, Why: "no JSON")); // an object a line: the next is one, too
+                (_skips, _state) = (true, Fresh);
+                _open.Clear();
+            }
+            _line += text[counted..(int)reader.BytesConsumed].Count((byte)'\n');
+            body.Take((int)reader.BytesConsumed);
+            if (!_skips) break;
+        }
+        return rows;
+    }
+
+    bool SkipLine(Body body) {
+        int length = body.Rest.Span.IndexOf((byte)'\n') + 1;
+        body.Take(length == 0 ? body.Rest.Length : length);
+        if (length == 0) return false;
+        (_skips, _line) = (false, _line + 1);
+        return true;
+    }
+
+    void Take(ref Utf8JsonReader reader, List<Row> rows) {
+        _open.TryPeek(out var node);
+        switch (reader.TokenType) {
+            case JsonTokenType.StartObject or JsonTokenType.StartArray:
+                if (node is not null) {
+                    node.HasNodes = true;
+                    Keep(node, "");
+                }
+                _open.Push(new(reader.TokenType == JsonTokenType.StartObject, _line));
+                break;
+            case JsonTokenType.EndObject:
+                _open.Pop();
+                if (node!.Names.Exists(Columns.IsAddress)) rows.Add(Checked(Columns.Read(node.Line, node.Names, node.Values)));
+                else if (node is { HasValues: true, HasNodes: false } && !(_open.TryPeek(out var parent) && parent.IsObject))
+                    rows.Add(new(node.Line, null, Why: "no address"));
+                break;
+            case JsonTokenType.EndArray: _open.Pop(); break;
+            case JsonTokenType.PropertyName: node!.Name = Columns.Name(Text(ref reader)); break;
+            default:
+                if (node is null or { IsObject: false, HasNodes: true }) break;
+                if (node.IsObject) Keep(node, reader.TokenType is JsonTokenType.String or JsonTokenType.Number ? Text(ref reader) : "");
+                else if (_open.Count == 1) rows.Add(Checked(new(_line, Text(ref reader)))); // --query '...[].EmailAddress'
+                break;
+        }
+    }
+
+    static void Keep(Node node, string value) {
+        node.HasValues = true;
+        if (!node.IsObject || !Columns.IsKnown(node.Name) || node.Names.Count == 100) return;
+        node.Names.Add(node.Name);
+        node.Values.Add(value);
+    }
+
+    static Row Checked(Row row) => row.Address is not null && Address.IsAddress(row.Address) ? row : row with { Why = "no address" };
+
+    static string Text(ref Utf8JsonReader reader) {
+        if (reader.TokenType == JsonTokenType.Number) return Encoding.ASCII.GetString(reader.ValueSpan);
+        try { return reader.GetString()!; } catch (InvalidOperationException) { return "\ufffd"; } // not UTF-8, or half an emoji
+    }
+}
+
+/// <summary>Suppresses what a list names, a few hundred at a time, so that the journal always has room for messages.</summary>
+sealed class Import(IFeedbackStore store, TimeProvider clock, string reason) {
+    const int AtOnce = 256, MostTold = 100, LongestNote = 1000;
+    readonly List<Row> _rows = [], _told = [];
+    long _added, _already, _skipped;
+
+    public string SoFar => $"{_added} were added before; post it again, for what is there is not added twice.";
+
+    /// <exception cref="JsonException">It cannot be read on.</exception>
+    /// <exception cref="Unavailable">It cannot be kept now.</exception>
+    public async Task ReadAsync(Body body, CancellationToken cancellation) {
+        try {
+            if (await body.BeginAsync(cancellation) is (byte)'{' or (byte)'[') {
+                var json = new JsonRows();
+                do foreach (var row in json.Read(body)) await AddAsync(row); while (await body.ReadAsync(cancellation));
+                if (!body.Ended) throw new JsonException("a text that has no end", null, null, null);
+            } else {
+                var (csv, lines) = (new CsvRows(), new LineReader(body));
+                do foreach (var row in csv.Read(lines)) await AddAsync(row); while (await body.ReadAsync(cancellation));
+            }
+        } catch (JsonException) {
+            await FlushAsync();
+            throw;
+        }
+        await FlushAsync();
+    }
+
+    public FileContentHttpResult Answer() {
+        var (body, json) = ApiJson.Write();
+        json.WriteStartObject();
+        json.WriteNumber("added", _added);
+        json.WriteNumber("already", _already);
+        json.WriteStartArray("skipped");
+        foreach (var row in _told.OrderBy(row => row.Line)) {
+            json.WriteStartObject();
+            json.WriteNumber("line", row.Line);
+            json.WriteString("why", row.Why);
+            json.WriteEndObject();
+        }
+        json.WriteEndArray();
+        json.WriteNumber("moreSkipped", _skipped - _told.Count);
+        json.WriteEndObject();
+        json.Flush();
+        return TypedResults.Bytes(body.WrittenMemory, "application/json; charset=utf-8");
+    }
+
+    async ValueTask AddAsync(Row row) {
+        if (row.Why is null) _rows.Add(row); else Skip(row);
+        if (_rows.Count == AtOnce) await FlushAsync();
+    }
+
+    void Skip(Row row) {
+        _skipped++;
+        if (_told.Count < MostTold) _told.Add(row);
+    }
+
+    async Task FlushAsync() {
+        var keys = _rows.ConvertAll(row => Address.Key(row.Address!));
+        var found = await store.FindAsync(keys) ?? throw new Unavailable();
+        var latest = new Dictionary<string, Known>(StringComparer.Ordinal); // for an address may come twice
+        var commits = new List<(bool New, Task<Commit> Commit)>();
+        for (int i = 0; i < keys.Count; i++) {
+            var before = latest.GetValueOrDefault(keys[i], found[i]);
+            if (EntryOf(_rows[i], keys[i], before) is not { } entry) continue;
+            var after = Judgement.Of(entry.Suppress!, entry.At, before);
+            if (after == before) _already++; else commits.Add((!before.Suppressed, store.CommitAsync(entry)));
+            latest[keys[i]] = after;
+        }
+        _rows.Clear();
+        bool all = true;
+        foreach (var (isNew, commit) in commits)
+            if (await commit != Commit.Kept) all = false; else if (isNew) _added++; else _already++;
+        if (!all) throw new Unavailable();
+    }
+
+    // Null when it was lifted after the list says it began.
+    Entry? EntryOf(Row row, string key, Known before) {
+        var now = clock.GetUtcNow() is var clocked && clocked > before.LiftedAt ? clocked : before.LiftedAt.AddTicks(1); // the clock may go back
+        var since = row.Since < now ? row.Since : null;
+        if (since < before.LiftedAt) {
+            Skip(row with { Why = $"lifted on {before.LiftedAt:yyyy-MM-dd}, after the date it has here" });
+            return null;
+        }
+        string? note = before.Note is not null || row.Note is null ? null : row.Note[..Math.Min(row.Note.Length, LongestNote)];
+        return new(now, Suppress: new(key, row.Reason ?? reason, note, since));
+    }
+}
+
+static partial class Sendable {
+    /// <summary>Copies the lines that may get mail, and tells how many may not, and how many are no address.</summary>
+    public static async Task<(long Suppressed, long Wrong)> CopyAsync(Body body, Stream spool, IFeedbackStore store, CancellationToken cancellation) {
+        var (lines, batch, keys) = (new LineReader(body), new List<ReadOnlyMemory<byte>>(), new List<string>());
+        long suppressed = 0, wrong = 0;
+        await body.BeginAsync(cancellation);
+        do {
+            while (lines.TryRead(out var line)) {
+                if (line is { } text && !text.Span.ContainsAnyExcept(" \t\r\n"u8)) continue;
+                if (line is null || KeyOf(line.Value.Span) is not { } key) {
+                    wrong++;
+                    continue;
+                }
+                batch.Add(line.Value);
+                keys.Add(key);
+            }
+            var known = await store.FindAsync(keys) ?? throw new Unavailable();
+            for (int i = 0; i < known.Length; i++)
+                if (known[i].Suppressed) suppressed++; else Write(spool, batch[i].Span);
+            batch.Clear();
+            keys.Clear();
+        } while (await body.ReadAsync(cancellation));
+        return (suppressed, wrong);
+    }
+
+    static void Write(Stream spool, ReadOnlySpan<byte> line) {
+        try { spool.Write(line); } catch (IOException) { throw new Unavailable(); } // no room
+    }
+
+    // Null when it is no address, or more than one: what is looked up must be all that the line names.
+    static string? KeyOf(ReadOnlySpan<byte> line) {
+        if (!Utf8.IsValid(line)) return null;
+        string text = Encoding.UTF8.GetString(line.Trim(" \t\r\n"u8));
+        return Address.IsAddress(text) && Quoted().Replace(text, "").AsSpan().Count('@') == 1 ? Address.Key(text) : null;
+    }
+
+    [GeneratedRegex("\"[^\"]*\"")] private static partial Regex Quoted();
+}
+
+// ---- LiteDB: the list -------------------------------------------------------------------------------------------
+
+sealed partial class LiteDbStore {
+    const int FirstPart = 1001; // most pages end within it, and so cost no sorting of everything
+    readonly string _start = Guid.NewGuid().ToString("N")[..12];
+    long _changes;
+
+    // After the change can be seen: whoever reads the new number sees the new list.
+    partial void Changed(Known before, Known after) {
+        if (before.Suppressed || after.Suppressed) Interlocked.Increment(ref _changes);
+    }
+
+    public Task<string> SuppressionsVersionAsync() => _loaded.Task.IsCompleted
+        ? Task.FromResult($"{_start}-{Interlocked.Read(ref _changes)}") : throw new Unavailable();
+
+    public IAsyncEnumerable<(string Address, Known Known)> SuppressionsAsync(string after, CancellationToken cancellation) =>
+        _loaded.Task.IsCompleted ? Suppressed(after).ToAsyncEnumerable() : throw new Unavailable();
+
+    IEnumerable<(string Address, Known Known)> Suppressed(string after) {
+        var lowest = new PriorityQueue<string, string>(Comparer<string>.Create((a, b) => string.CompareOrdinal(b, a)));
+        foreach (string address in SuppressedAfter(after))
+            if (lowest.Count < FirstPart) lowest.Enqueue(address, address);
+            else if (string.CompareOrdinal(address, lowest.Peek()) < 0) lowest.DequeueEnqueue(address, address);
+        string[] part = [.. lowest.UnorderedItems.Select(item => item.Element)];
+        for (; ; part = [.. SuppressedAfter(part[^1])]) {
+            Array.Sort(part, string.CompareOrdinal);
+            foreach (string address in part)
+                if (_known.TryGetValue(address, out var known) && known.Suppressed) yield return (address, known);
+            if (part.Length != FirstPart) yield break;
+        }
+    }
+
+    IEnumerable<string> SuppressedAfter(string after) {
+        foreach (var (address, known) in _known)
+            if (known.Suppressed && string.CompareOrdinal(address, after) > 0 && !address.StartsWith("forgotten:", Ordinal)) yield return address;
+    }
+}
+
+// ---- LiteDB: forgetting a person --------------------------------------------------------------------------------
+// What must go lies in the journal's lines and in feedback.db. First the journal learns what stays, under a keyed hash; then every
+// line before that is blanked, or rewritten without the person where it concerns others, too; then feedback.db is deleted, and the
+// follower builds it anew. journal/forgetting names the address until all is done, so a crash anywhere is followed by another run.
+
+sealed partial class LiteDbStore {
+    readonly SemaphoreSlim _forgets = new(1);
+    string ForgettingPath => Path.Combine(journal.Folder, "forgetting");
+
+    /// <summary>Kept: nothing on disk names the address any more. Otherwise it goes on at the next try, or start.</summary>
+    public async Task<Commit> ForgetAsync(string address) {
+        if (!_loaded.Task.IsCompleted) throw new Unavailable();
+        await _forgets.WaitAsync();
+        try {
+            if (Begun() is { } other && other != address && await ForgetOneAsync(other) is not Commit.Kept and var commit) return commit;
+            return await ForgetOneAsync(address);
+        } catch (Exception e) when (e is IOException or UnauthorizedAccessException) {
+            log.NotForgotten(e.GetType().Name);
+            return Commit.Unwritable;
+        } finally { _forgets.Release(); }
+    }
+
+    partial void FinishForgetting() {
+        if (Begun() is { } address) _ = Task.Run(async () => {
+            await _loaded.Task;
+            while (!_stop.IsSet && await ForgetAsync(address) != Commit.Kept) await Task.Delay(TimeSpan.FromSeconds(10), clock);
+        });
+    }
+
+    string? Begun() => File.Exists(ForgettingPath) ? File.ReadAllText(ForgettingPath) : null;
+
+    async Task<Commit> ForgetOneAsync(string address) {
+        if (_forgetKey is null) {
+            byte[] key = RandomNumberGenerator.GetBytes(32);
+            Disk.WriteWhole(ForgetKeyPath(journal), key);
+            _forgetKey = key;
+        }
+        Disk.WriteWhole(ForgettingPath, Encoding.UTF8.GetBytes(address));
+        string alias = Forgotten(_forgetKey, address);
+        var (commit, end) = await CommitForgetAsync(address, alias);
+        // One line more closes the segment, so that all which names the person lies in files that nobody writes to.
+        if (commit == Commit.Kept) commit = await CommitAsync(new Entry(clock.GetUtcNow()));
+        if (commit != Commit.Kept) return commit;
+        var person = new Person(address);
+        Erase(person, end);
+        foreach (var (each, known) in _known) if (person.IsNamedIn(known) && each != address && each != alias) Rename(each, person);
+        if (_known.ContainsKey(alias)) _known.TryRemove(address, out _);
+        Interlocked.Increment(ref _changes);
+        _file.Discard();
+        _wake.Set();
+        foreach (string part in Directory.EnumerateFiles(journal.Folder, "*.part")) File.Delete(part);
+        File.Delete(ForgettingPath);
+        Disk.FlushFolder(journal.Folder);
+        log.Forgot();
+        return Commit.Kept;
+    }
+
+    // What stays known, and where the journal ends with it. What comes between reading what is known and the journal's line would be
+    // blanked and forgotten, so then the line is written again with that in it.
+    async Task<(Commit, long End)> CommitForgetAsync(string address, string alias) {
+        for (; ; ) {
+            var before = _known.GetValueOrDefault(Alias(address), Known.Nothing);
+            var entry = new Entry(clock.GetUtcNow(), Forget: new(alias, Person.Reduced(before)));
+            (Known? Known, long End) replaced = default;
+            Action<Entry> watch = kept => {
+                if (ReferenceEquals(kept, entry)) replaced = (_known.GetValueOrDefault(Alias(address), Known.Nothing), journal.End);
+            };
+            lock (journal.Gate) journal.OnKept = watch + journal.OnKept; // just before the store takes it up
+            var commit = await CommitAsync(entry);
+            lock (journal.Gate) {
+                journal.OnKept -= watch;
+                if (commit != Commit.Kept || ReferenceEquals(replaced.Known, before)) return (commit, replaced.End);
+                if (entry.Forget!.Known is { } kept) _known[alias] = ReferenceEquals(_known[alias], kept) ? replaced.Known! : Person.Both(replaced.Known!, _known[alias]);
+            }
+        }
+    }
+
+    // Only now and here are lines of the journal changed. A line keeps its length, for its place in the file is a position.
+    void Erase(Person person, long end) {
+        var changes = new List<(long At, byte[] Line)>();
+        long segment = 0;
+        foreach (var (line, next) in journal.ReadFrom(0)) {
+            if (next >> 32 != segment) Rewrite(segment, changes);
+            segment = next >> 32;
+            if (!line.IsEmpty && person.Without(line.Span) is { } changed) changes.Add((next - line.Length - 1, changed));
+            if (next >= end) break;
+        }
+        Rewrite(segment, changes);
+    }
+
+    void Rewrite(long segment, List<(long At, byte[] Line)> changes) {
+        if (changes.Count == 0) return;
+        string path = Journal.PathOf(journal.Folder, (int)segment), part = path + ".part";
+        File.Copy(path, part, overwrite: true); // with its mode
+        using (var file = Disk.Open(part, FileShare.None)) {
+            foreach (var (at, line) in changes) RandomAccess.Write(file.SafeFileHandle, line, (uint)at);
+            file.Flush(flushToDisk: true);
+        }
+        File.Move(part, path, overwrite: true);
+        Disk.FlushFolder(journal.Folder);
+        changes.Clear();
+    }
+
+    // What is known of somebody else may quote the person: it goes into the new feedback.db from memory.
+    void Rename(string address, Person person) {
+        lock (journal.Gate) if (_known.TryGetValue(address, out var known)) _known[address] = person.Without(known);
+    }
+}
+
+sealed partial class FeedbackFile {
+    /// <summary>Deletes the file, and every one that was moved aside. The follower finds it closed, and builds it anew.</summary>
+    public void Discard() {
+        string folder = System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!;
+        lock (_gate) {
+            Abandon();
+            foreach (string each in (string[])[path, _logPath, _mark]) File.Delete(each);
+            foreach (string each in (string[])[path, _logPath])
+                foreach (string aside in Directory.EnumerateFiles(folder, System.IO.Path.GetFileName(each) + ".*.aside")) File.Delete(aside);
+            _applied = 0;
+        }
+        Disk.FlushFolder(folder);
+    }
+}
+
+partial class Disk {
+    /// <summary>What was created, renamed or deleted in the folder stays so after a power cut.</summary>
+    public static void FlushFolder(string folder) {
+        int directory = open(Path.GetFullPath(folder), 0);
+        if (directory >= 0 && (fsync(directory) | close(directory)) != 0) throw new IOException("cannot flush " + folder);
+    }
+
+    /// <summary>A file for its owner only, all of it or nothing.</summary>
+    public static void WriteWhole(string path, ReadOnlySpan<byte> bytes) {
+        using (var file = Open(path + ".part", FileShare.None)) {
+            file.SetLength(0);
+            file.Write(bytes);
+            file.Flush(flushToDisk: true);
+        }
+        File.Move(path + ".part", path, overwrite: true);
+        FlushFolder(Path.GetDirectoryName(Path.GetFullPath(path))!);
+    }
+}
+
+/// <summary>Somebody who is forgotten, by the key of an address: where the person is named, and what is left without.</summary>
+sealed class Person {
+    const string Stays = "Its owner was forgotten on request; that it must get no mail is all that was kept.";
+    readonly string _key, _needle;
+    readonly string[] _spellings; // of the address, and as a bounce address carries it (jane=example.com)
+
+    public Person(string key) {
+        _key = key;
+        int at = key.LastIndexOf('@');
+        // The longest run that is spelled alike in every way but upper case: a line without it need not be read.
+        string local = at < 0 ? key : key[..at];
+        _needle = key.StartsWith("sha256:", Ordinal) ? "" : new string([.. local.Select(each => char.IsAsciiLetterOrDigit(each) ? each : ' ')])
+            .Split(' ').MaxBy(run => run.Length)!;
+        string domain = key[(at + 1)..], unicode = domain;
+        try { unicode = new IdnMapping().GetUnicode(domain); } catch (ArgumentException) { } // no such domain, then
+        string[] whole = at < 0 ? [key] : [.. new[] { domain, unicode }.Distinct().Select(each => key[..(at + 1)] + each)];
+        _spellings = at < 0 ? whole : [.. whole, .. whole.Select(each => each[..at] + "=" + each[(at + 1)..])];
+    }
+
+    /// <summary>What stays known of an address whose owner is forgotten: nothing that tells of the person. Null when that is nothing.</summary>
+    public static Known? Reduced(Known known) => known is { Suppressed: false, LiftedAt.Ticks: 0, PreferenceAt.Ticks: 0 } ? null
+        : new(known.Reason, known.Since, known.Suppressed ? Stays : null, ByHand: known.ByHand, LiftedAt: known.LiftedAt, PreferenceAt: known.PreferenceAt,
+            SoftBecause: known.SoftBecause is null ? null : Stays);
+
+    /// <summary>What is known after both: a lift ends what was before it, and of reasons the stronger stays.</summary>
+    public static Known Both(Known first, Known then) =>
+        then.LiftedAt > first.LiftedAt || Reason.Strength(then.Reason) >= Reason.Strength(first.Reason) ? then : first;
+
+    public bool IsNamedIn(Known known) => IsNamedIn(known.Because) || IsNamedIn(known.Note) || IsNamedIn(known.SoftBecause);
+    public Known Without(Known known) => known with {
+        Because = IsNamedIn(known.Because) ? "It named somebody who was forgotten." : known.Because,
+        SoftBecause = IsNamedIn(known.SoftBecause) ? "It named somebody who was forgotten." : known.SoftBecause,
+        Note = IsNamedIn(known.Note) ? Without(known.Note!) : known.Note,
+    };
+
+    /// <summary>The line as it is without the person, of the same length: blank where it concerns nobody else. Null: as it was.</summary>
+    public byte[]? Without(ReadOnlySpan<byte> line) {
+        if (!MayBeIn(Encoding.UTF8.GetString(line))) return null;
+        if (Entry.Read(line) is not { } entry) return IsNamedIn(Encoding.UTF8.GetString(line)) ? Blank(line) : null;
+        if (entry.Suppress is { } manual)
+            return manual.Address == _key ? Blank(line)
+                : IsNamedIn(manual.Note) ? Fit(entry with { Suppress = manual with { Note = Without(manual.Note!) } }, line) : null;
+        if (entry.Lift is { } lift) return lift.Address == _key ? Blank(line) : null;
+        if (entry.Refused is { } refused) return IsNamedIn(refused.Body) ? Blank(line) : null; // it was not believed
+        if (entry.Message is not { } message) return null;
+        foreach (bool withHeaders in (bool[])[true, false]) {
+            string? text = WithoutInMessage(message.Message, withHeaders), subject = IsNamedIn(message.Subject) ? Without(message.Subject!) : message.Subject;
+            if (text is null && subject == message.Subject) return null;
+            var rest = new Entry(entry.At, message with { Message = text ?? message.Message, Subject = subject });
+            if (entry.Event.Feedback.Count > 0 && rest.Event.Feedback.Count == 0) return Blank(line);
+            if (Fit(rest, line) is { } fitting) return fitting;
+        }
+        throw new IOException("a line of the journal cannot be made shorter");
+    }
+
+    static byte[] Blank(ReadOnlySpan<byte> line) {
+        byte[] blank = new byte[line.Length];
+        Array.Fill(blank, (byte)' ');
+        return blank;
+    }
+
+    // With spaces before the last brace. Null: too long.
+    static byte[]? Fit(Entry entry, ReadOnlySpan<byte> line) {
+        byte[] rest = entry.ToLine(), fitting = Blank(line);
+        if (rest.Length - 1 > line.Length) return null;
+        rest.AsSpan(..^2).CopyTo(fitting);
+        fitting[^1] = (byte)'}';
+        return fitting;
+    }
+
+    bool MayBeIn(string text) => text.Contains(_needle, OrdinalIgnoreCase) || text.Contains('%') || text.Contains("\\u", Ordinal) || !Ascii.IsValid(text);
+
+    // What an SES event says without the person; null when the person is not in it.
+    string? WithoutInMessage(string message, bool withHeaders) {
+        try {
+            using var document = JsonDocument.Parse(message);
+            var (body, json) = ApiJson.Write();
+            bool found = false;
+            Write(json, document.RootElement, inArray: false, withHeaders, ref found);
+            json.Flush();
+            return found ? Encoding.UTF8.GetString(body.WrittenSpan) : null;
+        } catch (JsonException) { return IsNamedIn(message) ? Without(message) : null; }
+    }
+
+    // In an array the person becomes null: how many recipients there were tells whether each of them is certain.
+    void Write(Utf8JsonWriter json, JsonElement element, bool inArray, bool withHeaders, ref bool found) {
+        switch (element.ValueKind) {
+            case JsonValueKind.Object when inArray && element.Member("emailAddress").ValueKind == JsonValueKind.String && Is(TextOf(element.Member("emailAddress"))):
+                found = true;
+                json.WriteNullValue();
+                break;
+            case JsonValueKind.Object:
+                json.WriteStartObject();
+                foreach (var member in element.EnumerateObject()) {
+                    if (IsNamedIn(member.Name)) found = true;
+                    if (IsNamedIn(member.Name) || (!withHeaders && member.Name == "headers")) continue;
+                    json.WritePropertyName(member.Name);
+                    Write(json, member.Value, inArray: false, withHeaders, ref found);
+                }
+                json.WriteEndObject();
+                break;
+            case JsonValueKind.Array:
+                json.WriteStartArray();
+                foreach (var each in element.EnumerateArray()) Write(json, each, inArray: true, withHeaders, ref found);
+                json.WriteEndArray();
+                break;
+            case JsonValueKind.String when TextOf(element) is var text && (Is(text) || (!Address.IsAddress(text) && IsNamedIn(text))):
+                found = true;
+                if (Is(text) && inArray) json.WriteNullValue(); else json.WriteStringValue(Without(text));
+                break;
+            default:
+                json.WriteRawValue(element.GetRawText(), skipInputValidation: true); // as SES spelled it, so nothing grows
+                break;
+        }
+    }
+
+    static string TextOf(JsonElement element) {
+        try { return element.GetString()!; } catch (InvalidOperationException) { return element.GetRawText(); } // half an emoji
+    }
+
+    bool Is(string text) => Address.Key(text) == _key;
+
+    // The parts between commas that do not name the person; a star when that is nothing.
+    string Without(string text) {
+        string rest = string.Join(",", Parts(text).Where(part => !Is(part) && !IsNamedIn(part))).Trim();
+        return rest.Length == 0 || IsNamedIn(rest) ? "*" : rest;
+    }
+
+    static IEnumerable<string> Parts(string text) {
+        bool quoted = false;
+        int from = 0;
+        for (int i = 0; i < text.Length; i++) {
+            quoted ^= text[i] == '"';
+            if (quoted || text[i] is not (',' or ';')) continue;
+            yield return text[from..i];
+            from = i + 1;
+        }
+        yield return text[from..];
+    }
+
+    bool IsNamedIn(string? text) {
+        if (text is null || !MayBeIn(text)) return false;
+        if (Is(text) || Names(text) || (text.Contains('%') && Names(Uri.UnescapeDataString(text)))) return true;
+        return _needle.Length == 0 && Parts(text).Any(Is); // of a hashed address only whole spellings can be known
+    }
+
+    bool Names(string text) {
+        text = Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text.ToLowerInvariant())).Normalize();
+        foreach (string spelling in _spellings)
+            for (int at = -1; (at = text.IndexOf(spelling, at + 1, Ordinal)) >= 0;)
+                if (Begins(text, at, spelling) && Ends(text, at + spelling.Length)) return true;
+        return false;
+    }
+
+    // So that joe@example.com is not found in mary.joe@example.com, nor in joe@example.com.au.
+    static bool Begins(string text, int at, string spelling) => at == 0
+        || !(char.IsLetterOrDigit(text[at - 1]) || text[at - 1] is '.' or '_' || (text[at - 1] is '+' or '-' && spelling.Contains('@')));
+    static bool Ends(string text, int at) => at == text.Length || !(char.IsLetterOrDigit(text[at]) || text[at] is '-' or '_'
+        || (text[at] == '.' && at + 1 < text.Length && char.IsLetterOrDigit(text[at + 1])));
+}
+
+sealed partial class Log {
+    [LoggerMessage(111, Information, "A person was forgotten; feedback.db is built anew")] public partial void Forgot();
+    [LoggerMessage(112, Error, "A person cannot be forgotten now ({Why}): tried again at the next request or start")]
+    public partial void NotForgotten(string why);
+}
