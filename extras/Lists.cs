@@ -285,10 +285,9 @@ sealed class LineReader(Body body) {
             body.Take(rest.Length);
             return false;
         }
-        bool whole = !_skips && length <= Longest;
+        if (!_skips && length <= Longest) line = rest[..length];
         _skips = false;
         Number = _read + 1;
-        line = whole ? rest[..length] : null;
         _read += Math.Max(1, rest.Span[..length].Count((byte)'\n'));
         body.Take(length);
         return true;
