@@ -1176,7 +1176,8 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     public Task<bool> IsWritableAsync() => journal.IsWritableAsync();
     public ValueTask<Known?> FindAsync(string address) {
         bool loaded = _loaded.Task.IsCompleted; // asked first: a miss counts only if everything was there before it
-        return new(_known.TryGetValue(Alias(address), out var known) && (loaded || known.Suppressed) ? known : loaded ? Known.Nothing : null);
+        bool there = _known.TryGetValue(Alias(address), out var known) || _known.TryGetValue(Alias(address), out known); // forgotten just now
+        return new(there && (loaded || known!.Suppressed) ? known : loaded ? Known.Nothing : null);
     }
     /// <summary>One collection's newest against the others', until all are read.</summary>
     public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query,

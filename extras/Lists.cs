@@ -833,7 +833,7 @@ partial class Disk {
 
 /// <summary>Somebody who is forgotten, by the key of an address: where the person is named, and what is left without.</summary>
 sealed class Person {
-    const string Stays = "Its owner was forgotten on request; that it must get no mail is all that was kept.";
+    const string Nobody = "*", Stays = "Its owner was forgotten on request; that it must get no mail is all that was kept.";
     readonly string _key, _needle;
     readonly string[] _spellings; // of the address, and as a bounce address carries it (jane=example.com)
 
@@ -937,9 +937,9 @@ sealed class Person {
                 foreach (var each in element.EnumerateArray()) Write(json, each, inArray: true, withHeaders, ref found);
                 json.WriteEndArray();
                 break;
-            case JsonValueKind.String when TextOf(element) is var text && (Is(text) || (!Address.IsAddress(text) && IsNamedIn(text))):
+            case JsonValueKind.String when TextOf(element) is var text && (IsOneAddress(text) ? Is(text) : IsNamedIn(text)):
                 found = true;
-                if (Is(text) && inArray) json.WriteNullValue(); else json.WriteStringValue(Without(text));
+                if (Without(text) is var rest && inArray && rest == Nobody) json.WriteNullValue(); else json.WriteStringValue(rest);
                 break;
             default:
                 json.WriteRawValue(element.GetRawText(), skipInputValidation: true); // as SES spelled it, so nothing grows
@@ -952,11 +952,13 @@ sealed class Person {
     }
 
     bool Is(string text) => Address.Key(text) == _key;
+    // Then it is the person's or it is not, whatever stands in it. A list of addresses can look like its last.
+    static bool IsOneAddress(string text) => text.AsSpan().Count('@') == 1 && Address.IsAddress(text);
 
     // The parts between commas that do not name the person; a star when that is nothing.
     string Without(string text) {
         string rest = string.Join(",", Parts(text).Where(part => !Is(part) && !IsNamedIn(part))).Trim();
-        return rest.Length == 0 || IsNamedIn(rest) ? "*" : rest;
+        return rest.Length == 0 || IsNamedIn(rest) ? Nobody : rest;
     }
 
     static IEnumerable<string> Parts(string text) {
