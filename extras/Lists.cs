@@ -7,6 +7,7 @@
 //
 // Nothing here is held whole in memory but 8 bytes an address while the list is sorted.
 
+using Microsoft.AspNetCore.Server.Kestrel.Core.Features;
 using Microsoft.Net.Http.Headers;
 using Sylvan.Data.Csv;
 
@@ -23,14 +24,15 @@ static class Lists {
     const int MaxBytes = 256 << 20;
 
     /// <summary>GET and HEAD /suppressed: the list in the order of the addresses, streamed; a page of it with `limit`.</summary>
-    public static async Task<Results<EmptyHttpResult, StatusCodeHttpResult, ProblemHttpResult>> ListAsync(HttpContext http, IFeedbackStore store) {
+    public static async Task<Results<EmptyHttpResult, StatusCodeHttpResult, ProblemHttpResult>> ListAsync(
+        HttpContext http, IFeedbackStore store) {
         if (http.Request.Path.Value!.EndsWith('/')) return Problem.NoAddress; // a look-up of nobody
         if (ListQuery.Read(http.Request.Query, out string wrong) is not { } query) return Problem.Of(400, wrong);
         var tag = new EntityTagHeaderValue($"\"{await store.SuppressionsVersionAsync()}\""); // before the list: it may be newer, never older
         var headers = http.Response.GetTypedHeaders();
         (headers.ETag, headers.CacheControl) = (tag, new() { Private = true, NoCache = true });
-        if (http.Request.GetTypedHeaders().IfNoneMatch.Any(known => known.Compare(tag, useStrongComparison: false) || known == EntityTagHeaderValue.Any))
-            return TypedResults.StatusCode(304);
+        if (http.Request.GetTypedHeaders().IfNoneMatch.Any(
+            known => known.Compare(tag, useStrongComparison: false) || known == EntityTagHeaderValue.Any)) return TypedResults.StatusCode(304);
         var entries = store.SuppressionsAsync(query.After, http.RequestAborted).Where(query.Has);
         string? next = null;
         if (query.Limit is { } limit) {
@@ -56,7 +58,8 @@ static class Lists {
     }
 
     /// <summary>POST /suppressed: suppresses what a list names. What is suppressed already is not written again.</summary>
-    public static async Task<Results<FileContentHttpResult, ProblemHttpResult>> ImportAsync(HttpContext http, IFeedbackStore store, TimeProvider clock) {
+    public static async Task<Results<FileContentHttpResult, ProblemHttpResult>> ImportAsync(
+        HttpContext http, IFeedbackStore store, TimeProvider clock) {
         string reason = http.Request.Query["reason"].ToString() is { Length: > 0 } given ? given : Reason.Manual;
         if (Reason.Strength(reason) < 0) return Problem.Of(400, ListQuery.Reasons);
         if (!Admit(http)) return Problem.Of(413, "An import has 256 MiB at most.");
@@ -105,7 +108,7 @@ static class Lists {
     // These bodies may be large and come slowly (`aws ... | curl -T -`); who sends them was let in by the guard.
     static bool Admit(HttpContext http) {
         http.Features.GetRequiredFeature<IHttpMaxRequestBodySizeFeature>().MaxRequestBodySize = MaxBytes;
-        if (http.Features.Get<Microsoft.AspNetCore.Server.Kestrel.Core.Features.IHttpMinRequestBodyDataRateFeature>() is { } rate) rate.MinDataRate = null;
+        if (http.Features.Get<IHttpMinRequestBodyDataRateFeature>() is { } rate) rate.MinDataRate = null;
         return !(http.Request.ContentLength > MaxBytes);
     }
 
@@ -387,7 +390,8 @@ sealed class CsvRows {
                 string text = Encoding.UTF8.GetString(bytes.Span).TrimEnd('\r', '\n');
                 if (_delimiter is null && IsHeader(lines, text)) continue;
                 var row = Read(lines.Number, text);
-                yield return row.Address is not null && Address.IsAddress(row.Address) ? row : Bad(lines, bytes, "no address");
+                bool good = row.Address is not null && Address.IsAddress(row.Address) && !Swallows(text);
+                yield return good ? row : Bad(lines, bytes, "no address");
             }
         }
     }
@@ -396,6 +400,9 @@ sealed class CsvRows {
         lines.TakeBack(record);
         return new(lines.Number, null, Why: why);
     }
+
+    // A quote that is never closed can end at the next one, entries later.
+    bool Swallows(string text) => text.Contains('\n') && text.Split('\n').Skip(1).Any(line => Array.Exists(line.Split(_delimiter ?? ','), Address.IsAddress));
 
     // The first line tells what separates fields, and whether it is a header.
     bool IsHeader(LineReader lines, string text) {
@@ -760,7 +767,8 @@ sealed partial class LiteDbStore {
             lock (journal.Gate) {
                 journal.OnKept -= watch;
                 if (commit != Commit.Kept || ReferenceEquals(replaced.Known, before)) return (commit, replaced.End);
-                if (entry.Forget!.Known is { } kept) _known[alias] = ReferenceEquals(_known[alias], kept) ? replaced.Known! : Person.Both(replaced.Known!, _known[alias]);
+                if (entry.Forget!.Known is { } kept)
+                    _known[alias] = ReferenceEquals(_known[alias], kept) ? replaced.Known! : Person.Both(replaced.Known!, _known[alias]);
             }
         }
     }
@@ -877,7 +885,8 @@ sealed class Person {
         if (entry.Refused is { } refused) return IsNamedIn(refused.Body) ? Blank(line) : null; // it was not believed
         if (entry.Message is not { } message) return null;
         foreach (bool withHeaders in (bool[])[true, false]) {
-            string? text = WithoutInMessage(message.Message, withHeaders), subject = IsNamedIn(message.Subject) ? Without(message.Subject!) : message.Subject;
+            string? text = WithoutInMessage(message.Message, withHeaders);
+            string? subject = IsNamedIn(message.Subject) ? Without(message.Subject!) : message.Subject;
             if (text is null && subject == message.Subject) return null;
             var rest = new Entry(entry.At, message with { Message = text ?? message.Message, Subject = subject });
             if (entry.Event.Feedback.Count > 0 && rest.Event.Feedback.Count == 0) return Blank(line);
@@ -918,7 +927,7 @@ sealed class Person {
     // In an array the person becomes null: how many recipients there were tells whether each of them is certain.
     void Write(Utf8JsonWriter json, JsonElement element, bool inArray, bool withHeaders, ref bool found) {
         switch (element.ValueKind) {
-            case JsonValueKind.Object when inArray && element.Member("emailAddress").ValueKind == JsonValueKind.String && Is(TextOf(element.Member("emailAddress"))):
+            case JsonValueKind.Object when inArray && element.Member("emailAddress") is { ValueKind: JsonValueKind.String } email && Is(TextOf(email)):
                 found = true;
                 json.WriteNullValue();
                 break;
@@ -937,7 +946,7 @@ sealed class Person {
                 foreach (var each in element.EnumerateArray()) Write(json, each, inArray: true, withHeaders, ref found);
                 json.WriteEndArray();
                 break;
-            case JsonValueKind.String when TextOf(element) is var text && (IsOneAddress(text) ? Is(text) : IsNamedIn(text)):
+            case JsonValueKind.String when TextOf(element) is var text && IsNamedIn(text):
                 found = true;
                 if (Without(text) is var rest && inArray && rest == Nobody) json.WriteNullValue(); else json.WriteStringValue(rest);
                 break;
@@ -952,7 +961,7 @@ sealed class Person {
     }
 
     bool Is(string text) => Address.Key(text) == _key;
-    // Then it is the person's or it is not, whatever stands in it. A list of addresses can look like its last.
+    // Then it is the person's or it is not, whatever it ends with; but a bounce address may carry another's. A list can look like its last.
     static bool IsOneAddress(string text) => text.AsSpan().Count('@') == 1 && Address.IsAddress(text);
 
     // The parts between commas that do not name the person; a star when that is nothing.
@@ -975,13 +984,14 @@ sealed class Person {
 
     bool IsNamedIn(string? text) {
         if (text is null || !MayBeIn(text)) return false;
-        if (Is(text) || Names(text) || (text.Contains('%') && Names(Uri.UnescapeDataString(text)))) return true;
+        bool isOne = IsOneAddress(text);
+        if (Is(text) || Names(text, isOne) || (text.Contains('%') && Names(Uri.UnescapeDataString(text), isOne))) return true;
         return _needle.Length == 0 && Parts(text).Any(Is); // of a hashed address only whole spellings can be known
     }
 
-    bool Names(string text) {
+    bool Names(string text, bool isOneAddress) {
         text = Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text.ToLowerInvariant())).Normalize();
-        foreach (string spelling in _spellings)
+        foreach (string spelling in _spellings.Where(each => !isOneAddress || !each.Contains('@')))
             for (int at = -1; (at = text.IndexOf(spelling, at + 1, Ordinal)) >= 0;)
                 if (Begins(text, at, spelling) && Ends(text, at + spelling.Length)) return true;
         return false;

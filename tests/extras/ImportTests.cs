@@ -167,6 +167,13 @@ public sealed class ImportTests {
     }
 
     [Fact]
+    public async Task A_quote_that_ends_entries_later_loses_none_of_them() {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal("2/0 2: no address 4: no address",
+            await ImportAsync(app, "email,reason\na@example.com,\"never ends\nb@example.com,bounce\nnobody,\"\nc@example.com,\n"));
+    }
+
+    [Fact]
     public async Task Binary_rubbish_and_lines_of_ten_megabytes_end_well() {
         await using var app = await ReceiverApp.StartAsync();
         byte[] rubbish = new byte[300_000];
