@@ -390,7 +390,7 @@ sealed class CsvRows {
                 string text = Encoding.UTF8.GetString(bytes.Span).TrimEnd('\r', '\n');
                 if (_delimiter is null && IsHeader(lines, text)) continue;
                 var row = Read(lines.Number, text);
-                bool good = row.Address is not null && Address.IsAddress(row.Address) && !Swallows(text);
+                bool good = row.Address is not null && Address.IsAddress(row.Address) && !Swallows(text, row.Address);
                 yield return good ? row : Bad(lines, bytes, "no address");
             }
         }
@@ -402,7 +402,8 @@ sealed class CsvRows {
     }
 
     // A quote that is never closed can end at the next one, entries later.
-    bool Swallows(string text) => text.Contains('\n') && text.Split('\n').Skip(1).Any(line => Array.Exists(line.Split(_delimiter ?? ','), Address.IsAddress));
+    bool Swallows(string text, string address) => text.Contains('\n') && text.Split('\n').Skip(1).Any(line =>
+        Array.Exists(line.Split(_delimiter ?? ','), field => Address.IsAddress(field) && Address.Key(field) != Address.Key(address)));
 
     // The first line tells what separates fields, and whether it is a header.
     bool IsHeader(LineReader lines, string text) {
