@@ -17,7 +17,8 @@ static partial class Extras {
         builder.Services.AddMetrics(metrics => metrics.EnableMetrics("FeedbackReceiver", null, "OpenTelemetry", MeterScope.Local));
     }
 
-    static partial void MapMetrics(WebApplication app) => app.MapPrometheusScrapingEndpoint("/metrics");
+    static partial void MapMetrics(WebApplication app) => app.MapPrometheusScrapingEndpoint("/metrics")
+        .WithSummary("GET /metrics: for Prometheus.");
 }
 
 /// <summary>The receiver's instruments. What is not known now is not there, rather than 0.</summary>
@@ -26,6 +27,7 @@ sealed class ReceiverMetrics : BackgroundService {
     /// <summary>What the label `verdict` says.</summary>
     public static readonly FrozenDictionary<Verdict, string> Names = new Dictionary<Verdict, string> {
         [Verdict.Kept] = "kept", [Verdict.Confirmed] = "confirmed", [Verdict.Unread] = "unread", [Verdict.Malformed] = "malformed",
+        [Verdict.RawDelivery] = "raw_delivery",
         [Verdict.UnknownType] = "unknown_type", [Verdict.ControlCharacter] = "control_character", [Verdict.UnknownTopic] = "unknown_topic",
         [Verdict.UntrustedCertificateUrl] = "untrusted_certificate_url", [Verdict.UnsupportedVersion] = "unsupported_version",
         [Verdict.UnusableCertificate] = "unusable_certificate", [Verdict.BadSignature] = "bad_signature", [Verdict.TooLarge] = "too_large",

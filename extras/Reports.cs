@@ -677,6 +677,7 @@ static class Contract {
     static readonly Answers NoAddress = new(400, "No e-mail address", Problems, ProblemOf(400, "That is no e-mail address.")),
         BadParameter = new(400, "A parameter that cannot be right, by its name", Problems,
             ProblemOf(400, "limit must be a number from 1 to 1000; '0' is not.")),
+        TooLarge = new(413, "Over 256 MiB", Problems, ProblemOf(413, "A list has 256 MiB at most.")),
         NotNow = new(503, "Not to be told now; Retry-After says when to ask again", Problems,
             ProblemOf(503, "What is stored cannot be read yet."));
     static readonly string[] Page = [.. Parameters.Filters, "after", "limit", "format"];
@@ -701,6 +702,18 @@ static class Contract {
             new(404, "It is not suppressed", Problems, ProblemOf(404, "The address is not suppressed.")), NotNow),
         ["GET /history" + Of] = new([], null, new(200, "Its events, or none", Json,
             $$"""{"address":"jane@example.com","complete":true,"events":[{{Event}}]}"""), NoAddress, NotNow),
+        ["DELETE /history" + Of] = new([], null, new(204, "Forgotten"), NoAddress,
+            new(404, "Nothing is known of the address", Problems, ProblemOf(404, "Nothing is known of the address.")), NotNow),
+        ["GET /suppressed"] = new(["format", "reason", "since", "after", "limit"], null, new(200, "The list; ETag and, for a page, Link", Json,
+            """{"suppressed":[{"address":"jane@example.com","reason":"bounce","since":"2026-11-03T09:00:49.89Z"}],"next":null}"""),
+            new(304, "Nothing has changed since If-None-Match"), BadParameter, NotNow),
+        ["HEAD /suppressed"] = new(["format", "reason", "since", "after", "limit"], null, new(200, "ETag"),
+            new(304, "Nothing has changed since If-None-Match"), new(400, "A parameter cannot be right"), new(503, "Not to be told now")),
+        ["POST /suppressed"] = new(["reason"], (Text, "jane@example.com\njoe@example.com\n"), new(200, "What came of it", Json,
+            """{"added":1,"already":1,"skipped":[{"line":3,"why":"no e-mail address"}],"moreSkipped":0}"""), BadParameter, TooLarge, NotNow),
+        ["POST /sendable"] = new([], (Text, "jane@example.com\njoe@example.com\n"),
+            new(200, "Those that are not suppressed; X-Left-Out counts the others", Text, "joe@example.com\n"), TooLarge, NotNow),
+        ["GET /metrics"] = new([], null, new Answers(200, "Prometheus' text format", Text, "feedback_receiver_suppressions 1\n")),
         ["GET /bounces"] = Events(Page),
         ["GET /complaints"] = Events(Page),
         ["GET /events"] = Events([.. Page, "kind"]),
@@ -730,8 +743,9 @@ static class Contract {
         ["configurationSet"] = ("The mail's", "shop-news"),
         ["tag"] = ("One of the mail's, as NAME:VALUE", "campaign:november-offers"),
         ["after"] = ("The `next` of the page before", "01a1a0bee20086947da44f3d33fc2d4e"),
-        ["limit"] = ("1 to 1000", "100"),
-        ["format"] = ("json or csv", "json"),
+        ["limit"] = ("1 to 1000; of the list of suppressions to 100,000", "100"),
+        ["format"] = ("json or csv; of the list of suppressions also ses", "json"),
+        ["reason"] = ("Why it is suppressed", "bounce"),
         ["by"] = ("day, type, domain, subject, source, configurationSet, tag:NAME, didYouMean or prevented. Of the filters, day takes "
             + "kind, type and subtype, and the last two none", "day"),
     };
