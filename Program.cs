@@ -578,11 +578,10 @@ sealed record Feedback(string Kind, string Address, string Recipient, DateTimeOf
 }
 
 /// <summary>Which events are asked for: what is null lets everything pass. Since is inclusive, Until is not; Before is the sort key
-/// that ended the page before. Domain is the recipient's; Tag is one of the mail's, with its value. Unless WithMail, `mail`, which is most
-/// of an event, is not read.</summary>
+/// that ended the page before. Domain is the recipient's; Tag is one of the mail's, with its value.</summary>
 sealed record EventQuery(string? Kind = null, string? Address = null, DateTimeOffset? Since = null, DateTimeOffset? Until = null,
     Guid? Before = null, string? Type = null, string? SubType = null, string? Domain = null, string? Subject = null, string? Source = null,
-    string? ConfigurationSet = null, (string Name, string Value)? Tag = null, bool WithMail = false) {
+    string? ConfigurationSet = null, (string Name, string Value)? Tag = null) {
     public bool Matches(Feedback feedback) => Is(Kind, feedback.Kind) && Is(Address, feedback.Address)
         && !(feedback.At < Since) && !(feedback.At >= Until) && Is(Type, feedback.Type) && Is(SubType, feedback.SubType)
         && (Domain is null || feedback.Address.EndsWith("@" + Domain, Ordinal)) && Is(Subject, feedback.Subject) && Is(Source, feedback.Source)
@@ -1479,10 +1478,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
 
     List<BsonDocument> Read(string name, EventQuery query, Guid highest, int count) {
         var between = BsonExpression.Create("$.sort_key BETWEEN @0 AND @1", query.Lowest, highest);
-        if (query.Address is null) {
-            var newestFirst = Database.GetCollection(name).Query().Where(between).OrderByDescending("$.sort_key");
-            return (query.WithMail ? newestFirst : newestFirst.Select(Printed)).Limit(count).ToList();
-        }
+        if (query.Address is null) return Database.GetCollection(name).Query().Where(between).OrderByDescending("$.sort_key").Limit(count).ToList();
         var newest = new PriorityQueue<BsonDocument, Guid>();
         foreach (var document in Database.GetCollection(name).Find(BsonExpression.Create("$.email = @0", query.Address))) {
             if (document["sort_key"].AsGuid is var key && key >= query.Lowest && key < highest) newest.Enqueue(document, key);
@@ -1491,8 +1487,6 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
         return [.. newest.UnorderedItems.OrderByDescending(item => item.Priority).Select(item => item.Element)];
     }
 
-    static readonly BsonExpression Printed = BsonExpression.Create("{sort_key,email,at,bounced_at,complained_at,kind,type,subtype,status,detail,"
-        + "possible,recipient,mailId,subject,source,configurationSet,tags,snsMessageId}");
     static Feedback FeedbackOf(BsonDocument document, string time) {
         string? Text(string name) => document[name].IsString ? document[name].AsString : null;
         return new(Text("kind")!, Text("email")!, Text("recipient")!, DateTimeOffset.FromUnixTimeMilliseconds(document[time].AsInt64), Text("type"),

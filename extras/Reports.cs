@@ -384,7 +384,7 @@ static class Prevented {
     public static async Task<StatsReport> ReportAsync(IFeedbackStore store, EventQuery query, int limit, CancellationToken cancellation) {
         var (days, read, waiting) = (new StatsTable(), 0L, new List<Feedback>(Batch));
         foreach (string kind in (string[])[SesEvent.Bounce, SesEvent.Complaint])
-            await foreach (var (_, feedback) in store.EventsAsync(query with { Kind = kind, WithMail = true }, cancellation)) {
+            await foreach (var (_, feedback) in store.EventsAsync(query with { Kind = kind }, cancellation)) {
                 read++;
                 waiting.Add(feedback);
                 if (waiting.Count == Batch) await JudgeAsync(store, waiting, days);
