@@ -57,17 +57,20 @@ public sealed class EventTests {
     }
 
     [Fact]
-    public async Task The_Link_header_is_the_same_question_for_the_next_page() {
+    public async Task The_Link_header_is_the_same_question_for_the_page_after() {
         await using var app = await WithBouncesAsync(3);
-        using var first = await app.Private.GetAsync("/events?subject=Your%20offers&limit=2&format=csv", TestContext.Current.CancellationToken);
-        string link = first.Headers.GetValues("Link").Single();
-        Assert.StartsWith("</events?subject=Your%20offers&limit=2&format=csv&after=", link, StringComparison.Ordinal);
-        Assert.EndsWith(">; rel=\"next\"", link, StringComparison.Ordinal);
-        using var second = await app.Private.GetAsync(link.Split('<', '>')[1], TestContext.Current.CancellationToken);
-        string[] lines = (await second.Content.ReadAsStringAsync(TestContext.Current.CancellationToken)).Split("\r\n");
-        Assert.Equal(3, lines.Length); // header, event, and nothing after the last line end
-        Assert.Contains(",a0@example.com,", lines[1], StringComparison.Ordinal);
-        Assert.False(second.Headers.Contains("Link"));
+        var seen = new List<string>();
+        string? question = "/events?subject=Your%20offers&limit=1&format=csv";
+        while (question is not null) {
+            using var response = await app.Private.GetAsync(question, TestContext.Current.CancellationToken);
+            string[] lines = (await response.Content.ReadAsStringAsync(TestContext.Current.CancellationToken)).Split("\r\n");
+            seen.AddRange(lines[1..^1].Select(line => line.Split(',')[1]));
+            question = response.Headers.TryGetValues("Link", out var links) ? links.Single() : null;
+            Assert.True(question is null || (question.StartsWith("</events?subject=Your%20offers&limit=1&format=csv&after=", StringComparison.Ordinal)
+                && question.EndsWith(">; rel=\"next\"", StringComparison.Ordinal)), question);
+            question = question?.Split('<', '>')[1];
+        }
+        Assert.Equal(["a2@example.com", "a1@example.com", "a0@example.com"], seen);
     }
 
     [Theory]
