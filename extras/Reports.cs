@@ -722,7 +722,7 @@ static class Contract {
             new(503, "The same, without what the store knows", Json, Status)),
         ["GET /"] = new([], null, new Answers(200, "dashboard.html", "text/html", "<!doctype html>")),
         ["GET /live"] = new([], null, new(200, "How many messages were kept since the start, whenever that changes", "text/event-stream",
-            "data: 7\n\n"), new(503, "As many as may follow do so", Problems, ProblemOf(503, "As many pages as may follow do so already."))),
+            "data: 7\n\n"), new(503, "As many as may do so", Problems, ProblemOf(503, "As many pages as may follow do so already."))),
         ["GET /openapi/v1.json"] = new([], null, new Answers(200, "OpenAPI 3.1", Json, """{"openapi":"3.1.1"}""")),
     };
 
@@ -820,8 +820,9 @@ static class Page {
         using var file = typeof(Page).Assembly.GetManifestResourceStream("dashboard.html");
         if (file is null) return;
         string html = new StreamReader(file).ReadToEnd();
-        string policy = $"default-src 'none'; script-src {HashOf("script")}; style-src {HashOf("style")}; connect-src 'self'; img-src 'self' data:; "
-            + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+        string policy = $"default-src 'none'; script-src {HashOf("script")}; style-src {HashOf("style")}; connect-src 'self'; "
+            + "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+            + "trusted-types 'none'";
         var live = new Live(app.Services.GetRequiredService<Intake>(), app.Services.GetRequiredService<TimeProvider>(), app.Lifetime);
         app.MapGet("/", http => {
             http.Response.Headers.ContentSecurityPolicy = policy;
@@ -884,9 +885,9 @@ sealed class Live {
     async Task<string> NextAsync(ChannelReader<long> news, CancellationToken ends) {
         using var silence = new CancellationTokenSource(Heartbeat, _clock);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, ends);
-        try { return $"data: {await news.ReadAsync(either.Token)}\n\n"; } catch (OperationCanceledException) when (!ends.IsCancellationRequested) {
-            return ": silence\n\n";
-        }
+        try {
+            return $"data: {await news.ReadAsync(either.Token)}\n\n";
+        } catch (OperationCanceledException) when (!ends.IsCancellationRequested) { return ": silence\n\n"; }
     }
 }
 
