@@ -199,7 +199,7 @@ public sealed partial class HookTests {
         endpoint.Answer = async context => {
             byte[] rubbish = new byte[1 << 20];
             try {
-                for (int i = 0; i < 1000; i++) await context.Response.Body.WriteAsync(rubbish, context.RequestAborted);
+                while (true) await context.Response.Body.WriteAsync(rubbish, context.RequestAborted);
             } catch (OperationCanceledException) { }
         };
         await using var app = await StartAsync(endpoint);
