@@ -817,10 +817,10 @@ static class Judgement {
 
 /// <summary>So many of one kind in one hour or day: what the stores roll up. At is where that begins, UTC.</summary>
 sealed record Count(DateTimeOffset At, string Kind, string Type, string SubType, bool ToSimulator, long Number) {
-    /// <summary>The name of a roll-up. What SES says is cut to 64 characters, and to what cannot be taken for the bar.</summary>
+    /// <summary>The name of a roll-up. What SES says is cut to 64 characters, none of them halved, and to what cannot be taken for the bar.</summary>
     public static string KeyOf(Feedback feedback, string hourOrDay) => string.Join('|', feedback.At.UtcDateTime.ToString(hourOrDay,
         CultureInfo.InvariantCulture), Part(feedback.Kind), Part(feedback.Type), Part(feedback.SubType)) + (feedback.ToSimulator ? "|simulator" : "");
-    static string Part(string? text) => text is null ? "" : text[..Math.Min(text.Length, 64)].Replace('|', '/');
+    static string Part(string? text) => text is null ? "" : text[..(text.Length < 65 ? text.Length : char.IsHighSurrogate(text[63]) ? 63 : 64)].Replace('|', '/');
     public static Count Of(string key, long number) => key.Split('|') is var parts && parts[0] is { Length: 10 } day
         ? Of(parts, day + "T00", number) : Of(parts, parts[0], number);
     static Count Of(string[] parts, string hour, long number) => new(DateTimeOffset.ParseExact(hour, Hour, CultureInfo.InvariantCulture,

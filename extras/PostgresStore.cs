@@ -1,0 +1,922 @@
+// The second store: many receivers, one PostgreSQL. ConnectionStrings:Feedback=Host=... turns it on, and `FeedbackReceiver copy`
+// brings the journal of a LiteDB receiver over. There is no journal here: a 200 is sent after COMMIT, and synchronous_commit is left
+// as the server has it.
+//
+//   POST /sns -> verified -> queue -> a few writers, each: one transaction for all that waits -> COMMIT -> 200
+//
+// A transaction locks in one order, whoever runs it: entries, events, suppressions, roll-ups, each by key. So none waits in a circle.
+// Ids make all of it idempotent: what SNS sends again, or to another receiver, is known by its id and changes nothing.
+
+using System.Data;
+using Npgsql;
+
+static partial class Extras {
+    static partial void AddPostgresStore(WebApplicationBuilder builder) {
+        if (PostgresStore.SourceOf(builder.Configuration["ConnectionStrings:Feedback"]) is not { } source) return;
+        builder.Services.AddSingleton(_ => source.Build()).AddSingleton<PostgresStore>()
+            .AddSingleton<IFeedbackStore>(services => services.GetRequiredService<PostgresStore>());
+    }
+    static partial void RunCopy(string[] args, ref Task<int>? command) {
+        if (args is ["copy", ..]) command = JournalCopy.RunAsync(args[1..]);
+    }
+}
+
+/// <summary>Feedback in PostgreSQL. Every receiver on the database writes and reads the same rows, and none keeps anything in memory
+/// that another could change.</summary>
+sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration, IOptions<ReceiverOptions> options, TimeProvider clock,
+    ILogger<PostgresStore> logger) : IFeedbackStore {
+    /// <summary>The version of the schema that this program writes.</summary>
+    public const int Schema = 1;
+    const int MaxWaiting = 10_000, MostAtOnce = 512, MostCharacters = 4 << 20, Writers = 2, Askers = 2, Page = 1000;
+    readonly Channel<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)> _queue =
+        Channel.CreateBounded<(PreparedEntry, TaskCompletionSource<Commit>)>(MaxWaiting);
+    readonly Channel<(string Address, TaskCompletionSource<Known?> Told)> _asked =
+        Channel.CreateBounded<(string, TaskCompletionSource<Known?>)>(MaxWaiting);
+    readonly bool _keepsChanges = !string.IsNullOrEmpty(configuration["Hook:Url"]);
+    readonly SemaphoreSlim _telling = new(1);
+    readonly ConcurrentDictionary<string, DateTimeOffset> _seen = []; // what was last written of a topic
+    Task[] _loops = [];
+    byte[] _forgetKey = [];
+    NpgsqlConnection? _teller;
+    long[] _told = [];
+    (long Count, string Why, DateTimeOffset At) _trouble;
+
+    /// <summary>Null when the connection string is LiteDB's, or none.</summary>
+    /// <exception cref="Refusal">It is neither.</exception>
+    public static NpgsqlSlimDataSourceBuilder? SourceOf(string? connection) {
+        if (string.IsNullOrEmpty(connection) || connection.StartsWith("Filename=", OrdinalIgnoreCase)) return null;
+        const string form = "is neither Filename=<path> nor PostgreSQL's, as Host=db.example.com;Database=feedback;Username=feedback is";
+        try {
+            var builder = new NpgsqlSlimDataSourceBuilder(connection);
+            builder.EnableArrays().EnableTransportSecurity();
+            var settings = builder.ConnectionStringBuilder;
+            if (string.IsNullOrEmpty(settings.Host)) throw new Refusal("ConnectionStrings:Feedback " + form);
+            // SNS waits 15 seconds. Npgsql's own 15 to connect and 30 to answer would be told too late.
+            (settings.Timeout, settings.CommandTimeout) = (Math.Min(settings.Timeout, 5), Math.Min(settings.CommandTimeout, 10));
+            if (settings.MaxAutoPrepare == 0) (settings.MaxAutoPrepare, settings.AutoPrepareMinUsages) = (50, 2);
+            settings.ApplicationName ??= "FeedbackReceiver";
+            return builder;
+        } catch (Exception e) when (e is ArgumentException or FormatException or OverflowException or InvalidOperationException) {
+            throw new Refusal($"ConnectionStrings:Feedback {form}: {e.Message}");
+        }
+    }
+
+    /// <summary>Creates or migrates the schema, then begins to write and to answer.</summary>
+    /// <exception cref="Refusal">PostgreSQL cannot be reached or used, or a newer program has written there.</exception>
+    public async Task StartAsync(CancellationToken cancellationToken) {
+        for (var patience = Stopwatch.StartNew(); ;)
+            try {
+                _forgetKey = await PostgresSchema.MigrateAsync(source, cancellationToken);
+                break;
+            } catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.CannotConnectNow && patience.Elapsed.TotalSeconds < 60) {
+                await Task.Delay(250, cancellationToken); // it is starting, or recovering from a crash
+            } catch (Exception e) when (e is NpgsqlException or TimeoutException) {
+                throw new Refusal("ConnectionStrings:Feedback: " + (e.InnerException is null ? e.Message : $"{e.Message}: {e.InnerException.Message}"));
+            }
+        _loops = [.. Enumerable.Range(0, Writers).Select(_ => Task.Run(WriteUntilStoppedAsync)),
+            .. Enumerable.Range(0, Askers).Select(_ => Task.Run(AskUntilStoppedAsync))];
+    }
+    /// <summary>Answers what waits.</summary>
+    public async Task StopAsync(CancellationToken cancellationToken) {
+        _queue.Writer.TryComplete();
+        _asked.Writer.TryComplete();
+        await Task.WhenAll(_loops);
+        if (_teller is not null) await _teller.DisposeAsync();
+    }
+
+    // ---- Writing
+
+    public Task<Commit> CommitAsync(Entry entry) {
+        var told = new TaskCompletionSource<Commit>(TaskCreationOptions.RunContinuationsAsynchronously);
+        return _queue.Writer.TryWrite((PreparedEntry.Of(entry), told)) ? told.Task
+            : Task.FromResult(_queue.Reader.Completion.IsCompleted ? Commit.Unwritable : Commit.Busy);
+    }
+
+    async Task WriteUntilStoppedAsync() {
+        var batch = new List<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)>();
+        while (await _queue.Reader.WaitToReadAsync()) {
+            for (long length = 0; batch.Count < MostAtOnce && length < MostCharacters && _queue.Reader.TryRead(out var next); length += next.Entry.Length)
+                batch.Add(next);
+            var commit = await KeepAsync(batch.ConvertAll(each => each.Entry));
+            foreach (var (_, told) in batch) told.SetResult(commit);
+            batch.Clear();
+        }
+    }
+    /// <summary>Keeps entries, in their order. May be told more than once of the same.</summary>
+    public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries) {
+        for (int attempt = 1; entries.Count > 0; attempt++)
+            try {
+                await WriteAsync(entries);
+                return Commit.Kept;
+            } catch (Exception e) { // whatever escaped here would end the writer
+                if (!IsOfTheServer(e)) return await KeepEachAsync(entries, e);
+                if (attempt > (IsConflict(e) ? 8 : 1) || !(IsConflict(e) || IsLost(e))) return Trouble(e);
+                // A lost connection is tried again at once, on a new one: after a restart of the server every idle one is dead.
+                // Whether COMMIT came through does not matter, since ids tell.
+                if (IsConflict(e)) await Task.Delay(Random.Shared.Next(2, 20 * attempt)); else source.Clear();
+            }
+        return Commit.Kept;
+    }
+    // No batch is lost over one entry, and no entry over one member: what PostgreSQL will not hold (a number of 200,000 digits) is
+    // kept as text, else as unread.
+    async Task<Commit> KeepEachAsync(IReadOnlyList<PreparedEntry> entries, Exception reason) {
+        var all = Commit.Kept;
+        foreach (var entry in entries) {
+            var simpler = entries.Count > 1 ? entry : entry.Simpler((reason as PostgresException)?.SqlState ?? reason.GetType().Name);
+            if ((simpler is null ? Trouble(reason) : await KeepAsync([simpler])) is not Commit.Kept and var commit) all = commit;
+        }
+        return all;
+    }
+
+    static bool IsConflict(Exception e) => e is Overtaken or PostgresException {
+        SqlState: PostgresErrorCodes.SerializationFailure or PostgresErrorCodes.DeadlockDetected or PostgresErrorCodes.FeatureNotSupported // a stale plan
+    };
+    static bool IsLost(Exception e) => e is NpgsqlException and not PostgresException { SqlState: not ("57P01" or "57P02" or "57P03") and [not '0', ..] };
+    // Not the entry's fault: everything but data exceptions, limits of a row, and what never got as far as the server.
+    static bool IsOfTheServer(Exception e) => e is Overtaken or TimeoutException or IOException or OperationCanceledException
+        or (NpgsqlException and not PostgresException { SqlState: ['2', '2' or '3', ..] or ['5', '4', ..] });
+    sealed class Overtaken : Exception;
+
+    Commit Trouble(Exception e) {
+        string why = (e as PostgresException)?.SqlState ?? (e.InnerException ?? e).GetType().Name; // a message may quote what was sent
+        bool due = clock.GetUtcNow() - _trouble.At > TimeSpan.FromSeconds(10);
+        _trouble = (_trouble.Count + 1, why, due ? clock.GetUtcNow() : _trouble.At);
+        if (due) logger.Trouble(why, _trouble.Count);
+        return Commit.Unwritable;
+    }
+
+    async Task WriteAsync(IReadOnlyList<PreparedEntry> entries) {
+        await using var connection = await source.OpenConnectionAsync();
+        await using var transaction = await connection.BeginTransactionAsync(IsolationLevel.ReadCommitted);
+        var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, address => Alias(address));
+        await using (var insert = new NpgsqlBatch(connection)) {
+            foreach (var command in batch.Insert()) insert.BatchCommands.Add(command);
+            await using var reader = await insert.ExecuteReaderAsync();
+            await batch.ReadInsertedAsync(reader);
+        }
+        if (!batch.LockedAll) throw new Overtaken(); // somebody was forgotten meanwhile
+        batch.Judge();
+        await using (var update = new NpgsqlBatch(connection)) {
+            foreach (var command in batch.Update(_keepsChanges, _seen)) update.BatchCommands.Add(command);
+            if (update.BatchCommands.Count > 0) await update.ExecuteNonQueryAsync();
+        }
+        await transaction.CommitAsync();
+        batch.Remember(_seen);
+    }
+
+    // ---- Reading
+
+    // Look-ups that come at the same time share one query, as commits share one transaction.
+    async Task AskUntilStoppedAsync() {
+        var asked = new List<(string Address, TaskCompletionSource<Known?> Told)>();
+        while (await _asked.Reader.WaitToReadAsync()) {
+            while (asked.Count < MostAtOnce && _asked.Reader.TryRead(out var next)) asked.Add(next);
+            var known = await FindAsync(asked.ConvertAll(each => each.Address));
+            for (int i = 0; i < asked.Count; i++) asked[i].Told.SetResult(known?[i]);
+            asked.Clear();
+        }
+    }
+
+    public ValueTask<Known?> FindAsync(string address) {
+        var told = new TaskCompletionSource<Known?>(TaskCreationOptions.RunContinuationsAsynchronously);
+        return _asked.Writer.TryWrite((address, told)) ? new(told.Task) : new((Known?)null);
+    }
+
+    public async ValueTask<Known[]?> FindAsync(IReadOnlyList<string> addresses) {
+        var known = new Known[addresses.Count];
+        try {
+            for (int from = 0; from < known.Length; from += Page * 10) {
+                string[] asked = [.. addresses.Skip(from).Take(Page * 10).Select(PreparedEntry.Clean)], aliases = Array.ConvertAll(asked, Alias);
+                var found = await ReadAsync(Sql.Find, row => (row.GetString(0), row.GetString(1)), P<string[]>([.. asked, .. aliases]));
+                var all = found.ToDictionary(each => each.Item1, each => each.Item2, StringComparer.Ordinal);
+                for (int i = 0; i < asked.Length; i++)
+                    known[from + i] = (all.GetValueOrDefault(aliases[i]) ?? all.GetValueOrDefault(asked[i])) is { } json ? PostgresBatch.KnownOf(json) : Known.Nothing;
+            }
+            return known;
+        } catch (Unavailable) { return null; }
+    }
+    // Of a forgotten person only a keyed hash is known. The key lies in `meta`.
+    string Alias(string address) => Alias(_forgetKey, address);
+    public static string Alias(byte[] key, string address) =>
+        "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
+
+    public async Task<bool> IsWritableAsync() {
+        try {
+            var answer = await ReadAsync("select current_setting('transaction_read_only') = 'off'", row => row.GetBoolean(0));
+            return answer is [true];
+        } catch (Unavailable) { return false; }
+    }
+    /// <summary>At once: what is committed can be read.</summary>
+    public Task<bool> CaughtUpAsync() => Task.FromResult(true);
+
+    /// <summary>Page by page, so that no query and no connection is held while the reader is slow.</summary>
+    public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query, [EnumeratorCancellation] CancellationToken cancellation) {
+        var highest = query.Highest;
+        for (int count = 100; ; count = Page) {
+            var (sql, parameters) = Sql.Newest(query, highest, count);
+            var events = await ReadAsync(sql, Sql.EventOf, parameters, patient: true, cancellation);
+            foreach (var each in events) if (query.Matches(each.Feedback)) yield return each;
+            if (events.Count < count) yield break;
+            highest = events[^1].Key;
+        }
+    }
+
+    public async Task<IReadOnlyList<Count>> CountsAsync(bool hourly, DateTimeOffset since) => await ReadAsync(
+        $"select key, sum(n)::bigint from {(hourly ? "hourly" : "daily")} where key >= $1 group by key order by key",
+        row => Count.Of(row.GetString(0), row.GetInt64(1)), P(since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture)));
+
+    public async Task<StoreState> StateAsync() {
+        var topics = await ReadAsync("select topic_arn, confirmed_at, unsubscribed_at, validated_at, last_at, signature_version, doubled_at from subscriptions",
+            row => new TopicState(row.GetString(0), At(row, 1), At(row, 2), At(row, 3), At(row, 4), row.IsDBNull(5) ? null : row.GetString(5), At(row, 6)));
+        var (bytes, unread, suppressed, commit, fsync) = (await ReadAsync("""
+            select pg_database_size(current_database()), (select count(*) from unread),
+                (select coalesce(sum(n), 0)::bigint from totals where name = 'suppressed'), current_setting('synchronous_commit'), current_setting('fsync')
+            """, row => (row.GetInt64(0), row.GetInt64(1), row.GetInt64(2), row.GetString(3), row.GetString(4))))[0];
+        var findings = new List<string>();
+        if (commit == "off") findings.Add("synchronous_commit is off, so PostgreSQL may lose what was acknowledged: ALTER SYSTEM RESET synchronous_commit; "
+            + "SELECT pg_reload_conf(); and look at ALTER ROLE and ALTER DATABASE");
+        if (fsync == "off") findings.Add("fsync is off, so a power cut can destroy the database: ALTER SYSTEM RESET fsync; SELECT pg_reload_conf();");
+        if (_trouble.Count > 0) findings.Add($"PostgreSQL could not be used {_trouble.Count} times since the start, last at {_trouble.At:u} ({_trouble.Why})");
+        return new("PostgreSQL", bytes, 0, TimeSpan.Zero, suppressed, unread, topics, findings);
+
+        static DateTimeOffset? At(NpgsqlDataReader row, int column) => row.IsDBNull(column) ? null : row.GetFieldValue<DateTime>(column);
+    }
+
+    public async IAsyncEnumerable<(string Address, Known Known)> SuppressionsAsync(string after, [EnumeratorCancellation] CancellationToken cancellation) {
+        for (int count = 100; ; count = Page) {
+            var page = await ReadAsync(Sql.Suppressions, row => (row.GetString(0), PostgresBatch.KnownOf(row.GetString(1))), [P(after), P(count)], patient: false, cancellation);
+            foreach (var each in page) yield return each;
+            if (page.Count < count) yield break;
+            after = page[^1].Item1;
+        }
+    }
+    /// <summary>A sum of counters that every transaction that changes a suppression raises, so it changes exactly at COMMIT.</summary>
+    public async Task<string> SuppressionsVersionAsync() => (await ReadAsync("select coalesce(sum(n), 0)::bigint from totals where name = 'version'",
+        row => row.GetInt64(0)))[0].ToString(CultureInfo.InvariantCulture);
+
+    Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, params NpgsqlParameter[] parameters) =>
+        ReadAsync(sql, read, parameters, patient: false, CancellationToken.None);
+
+    // Tried again once on a new connection: after a restart of the server, all the idle ones are dead.
+    async Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, NpgsqlParameter[] parameters, bool patient, CancellationToken cancellation) {
+        for (bool again = true; ; again = false)
+            try {
+                await using var connection = await source.OpenConnectionAsync(cancellation);
+                return await ReadAsync(connection, sql, read, parameters, patient, cancellation);
+            } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) {
+                if (!again || !IsLost(e)) {
+                    Trouble(e);
+                    throw new Unavailable();
+                }
+                source.Clear();
+            }
+    }
+
+    static async Task<List<T>> ReadAsync<T>(NpgsqlConnection connection, string sql, Func<NpgsqlDataReader, T> read, NpgsqlParameter[] parameters,
+        bool patient = false, CancellationToken cancellation = default) {
+        await using var command = new NpgsqlCommand(sql, connection);
+        if (patient) command.CommandTimeout = 0; // a rare subject among 100 million events takes its time; whoever asks can hang up
+        foreach (var parameter in parameters) command.Parameters.Add(parameter.Clone());
+        var rows = new List<T>();
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        while (await reader.ReadAsync(cancellation)) rows.Add(read(reader));
+        return rows;
+    }
+    /// <summary>A positional parameter.</summary>
+    public static NpgsqlParameter<T> P<T>(T value) => new() { TypedValue = value };
+
+    // ---- Changes, for extras/Hook.cs
+
+    /// <summary>One receiver at a time tells of changes: the one whose connection holds the advisory lock. The others are told of none,
+    /// and the next takes over when that connection ends.</summary>
+    public async Task<IReadOnlyList<Change>> ChangesAsync(int most) {
+        await _telling.WaitAsync();
+        try {
+            if (_teller is null) {
+                var connection = await source.OpenConnectionAsync();
+                if (await ReadAsync(connection, "select pg_try_advisory_lock($1)", row => row.GetBoolean(0), [P(PostgresSchema.Lock + 1)]) is [true])
+                    _teller = connection;
+                else await connection.DisposeAsync();
+            }
+            if (_teller is null) return [];
+            var changes = await ReadAsync(_teller, "select number, address, before, reason, at, event from changes order by number limit $1", ChangeOf,
+                [P(most)]);
+            _told = [.. changes.Select(change => change.Number)];
+            return changes;
+        } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) { throw await LetGoAsync(e); } finally { _telling.Release(); }
+
+        static Change ChangeOf(NpgsqlDataReader row) => new(row.GetInt64(0), row.GetString(1), row.IsDBNull(2) ? null : row.GetString(2),
+            row.IsDBNull(3) ? null : row.GetString(3), row.GetFieldValue<DateTime>(4), row.IsDBNull(5) ? null : row.GetString(5));
+    }
+    /// <summary>Drops those that were told of. Numbers are given before COMMIT, so a lower one may appear later than a higher one; it
+    /// is told later, and not dropped unheard. Those of one address come in order, for its row is locked meanwhile.</summary>
+    public async Task DropChangesAsync(long upTo) {
+        await _telling.WaitAsync();
+        try {
+            if (_teller is null) return;
+            await ReadAsync(_teller, "delete from changes where number = any($1)", _ => 0, [P(_told.Where(number => number <= upTo).ToArray())]);
+        } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) { throw await LetGoAsync(e); } finally { _telling.Release(); }
+    }
+
+    async Task<Unavailable> LetGoAsync(Exception e) {
+        Trouble(e);
+        if (_teller is not null) await _teller.DisposeAsync();
+        (_teller, _told) = (null, []);
+        return new();
+    }
+
+    // ---- Forgetting
+
+    /// <summary>Forgets a person: first what is known, under the locks of a commit; then every text that names them, by a scan of
+    /// the tables, which takes as long as they are large. To ask again finishes what was interrupted.</summary>
+    public async Task<Commit> ForgetAsync(string address) {
+        address = PreparedEntry.Clean(address);
+        for (int attempt = 1; ; attempt++)
+            try {
+                var names = await ForgetKnownAsync(address);
+                await ScrubAsync(names);
+                return Commit.Kept;
+            } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException or Overtaken) {
+                if (attempt > 4 || !(IsConflict(e) || IsLost(e))) return Trouble(e);
+                if (!IsConflict(e)) source.Clear();
+            }
+    }
+    // Returns how the person is spelled in texts.
+    async Task<PersonNames> ForgetKnownAsync(string address) {
+        await using var connection = await source.OpenConnectionAsync();
+        await using var transaction = await connection.BeginTransactionAsync(IsolationLevel.ReadCommitted);
+        var batch = new PostgresBatch([PreparedEntry.Of(new Entry(default, Lift: new(address)))], 0, Alias);
+        await using (var insert = new NpgsqlBatch(connection)) {
+            foreach (var command in batch.Lock()) insert.BatchCommands.Add(command);
+            await using var reader = await insert.ExecuteReaderAsync();
+            await batch.ReadInsertedAsync(reader);
+        }
+        if (!batch.LockedAll) throw new Overtaken();
+        var names = new List<string> { address };
+        foreach (var table in Sql.Tables)
+            names.AddRange(await ReadAsync(connection, $"delete from {table.Name} where email = $1 returning recipient", row => row.GetString(0), [P(address)]));
+        await using (var update = new NpgsqlBatch(connection)) {
+            foreach (var command in batch.Forget(address, Alias(address))) update.BatchCommands.Add(command);
+            await update.ExecuteNonQueryAsync();
+        }
+        await transaction.CommitAsync();
+        return new(names);
+    }
+
+    async Task ScrubAsync(PersonNames names) {
+        await using var connection = await source.OpenConnectionAsync();
+        foreach (var (table, column, isJson) in Sql.Texts)
+            for (var after = Guid.Empty; ;) {
+                var found = await ReadAsync(connection, Sql.Naming(table, column), row => (row.GetGuid(0), row.GetString(1)),
+                    [P(after), P(names.Patterns)], patient: true);
+                foreach (var (id, text) in found) {
+                    if ((isJson ? names.WithoutJson(text) : names.Without(text)) is var rest && rest == text) continue;
+                    // An envelope cannot be changed without breaking its signature, so its text goes; its id stays, to know a retry by.
+                    string? kept = table == "entries" ? null : rest;
+                    await ReadAsync(connection, $"update {table} set {column} = $2{(column == "mail" ? "::jsonb" : "")} where id = $1", _ => 0,
+                        [P(id), new NpgsqlParameter<string?> { TypedValue = kept, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text }]);
+                }
+                if (found.Count < Page) break;
+                after = found[^1].Item1;
+            }
+    }
+}
+
+/// <summary>An entry as the tables take it: its id, its line, and its events without what PostgreSQL's text and jsonb cannot hold. The
+/// line holds everything unharmed.</summary>
+sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, Feedback[] Feedback, string? Unread, int Simplified = 0) {
+    public int Length => Line.Length * Math.Max(1, Feedback.Length); // each event of a message carries its `mail`
+    public static PreparedEntry Of(Entry entry) {
+        string line = JsonSerializer.Serialize(entry, SnsJson.Lines.Entry);
+        Feedback[] feedback = [.. entry.Event.Feedback.Select(Clean)];
+        string name = entry.Message is { } message ? message.TopicArn + "\n" + message.MessageId : line;
+        long time = feedback is [var first, ..] ? SentAt(first) : entry.At.ToUnixTimeMilliseconds();
+        return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(Encoding.UTF8.GetBytes(name))), line, feedback,
+            entry.Refused?.Why ?? entry.Event.Unread);
+    }
+    /// <summary>The same with JSON as a string, then without events, as unread; null when there is nothing left to leave out.</summary>
+    public PreparedEntry? Simpler(string why) => Simplified switch {
+        0 => this with { Simplified = 1, Feedback = Array.ConvertAll(Feedback, each => each with { Mail = Quoted(each.Mail), Tags = null }) },
+        1 => this with { Simplified = 2, Feedback = [], Unread = $"PostgreSQL cannot hold it ({why})" },
+        _ => null,
+    };
+    /// <summary>The primary key of an event: the time that SES writes into a mail's id, so that neighbours in time are neighbours in
+    /// the index, then the hash of its id. The same in both formats.</summary>
+    public static Guid KeyOf(Feedback feedback) => feedback.KeyAt(SentAt(feedback));
+    static long SentAt(Feedback feedback) => feedback.MailId is { Length: > 16 } mail
+        && long.TryParse(mail.AsSpan(4, 12), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out long sent) ? sent : 0;
+
+    static Feedback Clean(Feedback each) => each with {
+        Kind = Clean(each.Kind), Address = Clean(each.Address), Recipient = Clean(each.Recipient), Type = CleanOrNull(each.Type), SubType = CleanOrNull(each.SubType),
+        Status = CleanOrNull(each.Status), Detail = CleanOrNull(each.Detail), MailId = CleanOrNull(each.MailId), Subject = CleanOrNull(each.Subject),
+        Source = CleanOrNull(each.Source), ConfigurationSet = CleanOrNull(each.ConfigurationSet), Tags = CleanJson(each.Tags), Mail = CleanJson(each.Mail),
+    };
+    /// <summary>Text that PostgreSQL can hold: U+FFFD where there was U+0000 or half a surrogate pair.</summary>
+    public static string Clean(string text) {
+        if (text.Contains('\0')) text = text.Replace('\0', '\ufffd');
+        return text.AsSpan().ContainsAnyInRange('\ud800', '\udfff') ? Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text)) : text;
+    }
+    static string? CleanOrNull(string? text) => text is null ? null : Clean(text);
+    static string? CleanJson(string? json) => json is null || !json.Contains(@"\u", Ordinal) ? json
+        : Unholdable.Replace(json, each => each.Groups["not"].Success ? @"\ufffd" : each.Value);
+    static string? Quoted(string? json) => json is null ? null : '"' + JsonEncodedText.Encode(json, Receiver.Relaxed).ToString() + '"';
+    // What jsonb refuses: \u0000, and half a pair. A pair, and an escaped backslash, are passed over as they are.
+    [GeneratedRegex(@"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?<not>\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2}))")]
+    static partial Regex Unholdable { get; }
+}
+
+/// <summary>One transaction's worth: what is inserted first, and what follows from that, once PostgreSQL has told what was new and
+/// what is known of the addresses, whose rows are then locked.</summary>
+sealed class PostgresBatch {
+    readonly List<PreparedEntry> _entries;
+    readonly Dictionary<Guid, Feedback> _events = [];
+    readonly SortedSet<string> _addresses = new(StringComparer.Ordinal), _empty = new(StringComparer.Ordinal);
+    readonly Dictionary<string, Known> _known = new(StringComparer.Ordinal);
+    readonly HashSet<Guid> _inserted = [];
+    readonly SortedSet<string> _changed = new(StringComparer.Ordinal);
+    readonly SortedDictionary<string, long> _daily = new(StringComparer.Ordinal), _hourly = new(StringComparer.Ordinal), _totals = new(StringComparer.Ordinal);
+    readonly List<(string Address, Known Before, Known After, DateTimeOffset At)> _changes = [];
+    readonly SortedDictionary<string, TopicState> _topics = new(StringComparer.Ordinal);
+    readonly Dictionary<string, DateTimeOffset> _toRemember = [];
+    readonly int _softBounceLimit;
+    readonly Func<string, string> _alias;
+    int _returning;
+
+    public PostgresBatch(IReadOnlyList<PreparedEntry> entries, int softBounceLimit, Func<string, string> alias) {
+        (_entries, _softBounceLimit, _alias) = ([.. entries.DistinctBy(each => each.Id)], softBounceLimit, alias);
+        foreach (var entry in _entries) {
+            foreach (var feedback in entry.Feedback) {
+                _events.TryAdd(PreparedEntry.KeyOf(feedback), feedback);
+                // What changes nothing for an address of which nothing is known never changes anything.
+                if (!ReferenceEquals(Judgement.Of(feedback, Known.Nothing, softBounceLimit), Known.Nothing)) _addresses.Add(feedback.Address);
+            }
+            if ((entry.Entry.Suppress?.Address ?? entry.Entry.Lift?.Address ?? entry.Entry.Forget?.Alias) is { } address)
+                _addresses.Add(PreparedEntry.Clean(address));
+        }
+    }
+
+    public static Known KnownOf(string json) => json == "{}" ? Known.Nothing : JsonSerializer.Deserialize(json, SnsJson.Default.Known)!;
+    static string JsonOf(Known known) => JsonSerializer.Serialize(known, SnsJson.Lines.Known);
+    static NpgsqlParameter<T> P<T>(T value) => PostgresStore.P(value);
+    static NpgsqlBatchCommand Command(string sql, params NpgsqlParameter[] parameters) {
+        var command = new NpgsqlBatchCommand(sql);
+        foreach (var parameter in parameters) command.Parameters.Add(parameter);
+        return command;
+    }
+
+    /// <summary>Entries and events, each told back if it was new, and the rows of the addresses, locked.</summary>
+    public IEnumerable<NpgsqlBatchCommand> Insert() {
+        var entries = _entries.OrderBy(each => each.Id).ToList();
+        _returning = 1;
+        yield return Command(Sql.InsertEntries, P(entries.ConvertAll(each => each.Id).ToArray()),
+            P(entries.ConvertAll(each => each.Entry.At.UtcDateTime).ToArray()), P(entries.ConvertAll(each => each.Line).ToArray()));
+        foreach (var table in Sql.Tables) {
+            (Guid Id, Feedback Feedback)[] events = [.. _events.Where(each => table.Holds(each.Value.Kind)).Select(each => (each.Key, each.Value)).OrderBy(each => each.Key)];
+            if (events.Length == 0) continue;
+            _returning++;
+            yield return Command(table.Insert, [P(Array.ConvertAll(events, each => each.Id)), P(Array.ConvertAll(events, each => each.Feedback.SortKey)),
+                P(Array.ConvertAll(events, each => each.Feedback.At.UtcDateTime)), P(Array.ConvertAll(events, each => each.Feedback.Possible)),
+                .. table.Texts.Select(text => P(Array.ConvertAll(events, each => text.Of(each.Feedback))))]);
+        }
+        foreach (var command in Lock()) yield return command;
+    }
+    /// <summary>A row for each address, and then all of them locked, in the order of their keys: with the aliases under which a
+    /// forgotten person is known.</summary>
+    public IEnumerable<NpgsqlBatchCommand> Lock() {
+        if (_addresses.Count == 0) yield break;
+        yield return Command("insert into suppressions (email) select unnest($1::text[]) on conflict (email) do nothing", P<string[]>([.. _addresses]));
+        yield return Command(Sql.Lock, P<string[]>([.. _addresses, .. _addresses.Select(_alias)]));
+    }
+
+    public async Task ReadInsertedAsync(NpgsqlDataReader reader) {
+        for (; _returning > 0; _returning--) {
+            while (await reader.ReadAsync()) _inserted.Add(reader.GetGuid(0));
+            await reader.NextResultAsync();
+        }
+        if (_addresses.Count == 0) return;
+        while (await reader.ReadAsync()) _known[reader.GetString(0)] = KnownOf(reader.GetString(1));
+    }
+    /// <summary>False when a row went between its insert and its lock.</summary>
+    public bool LockedAll => _addresses.All(address => _known.ContainsKey(address) || _known.ContainsKey(_alias(address)));
+
+    /// <summary>Counts and judges what was new.</summary>
+    public void Judge() {
+        foreach (var (id, feedback) in _events) {
+            if (!_inserted.Contains(id)) continue;
+            Add(_daily, PreparedEntry.Clean(Count.KeyOf(feedback, Count.Day)), 1);
+            Add(_hourly, PreparedEntry.Clean(Count.KeyOf(feedback, Count.Hour)), 1);
+        }
+        foreach (var prepared in _entries.Where(each => _inserted.Contains(each.Id))) {
+            var entry = prepared.Entry;
+            foreach (var feedback in prepared.Feedback) Update(feedback.Address, entry.At, known => Judgement.Of(feedback, known, _softBounceLimit));
+            if (entry.Suppress is { } manual)
+                Update(manual.Address, entry.At, known => Judgement.Of(manual with { Note = manual.Note is null ? null : PreparedEntry.Clean(manual.Note) }, entry.At, known));
+            if (entry.Lift is { } lift) Update(lift.Address, entry.At, known => Judgement.Lifted(entry.At, known));
+            if (entry.Forget is { Known: { } kept } forget) Update(forget.Alias, entry.At, _ => kept);
+            if (entry.Message is { } message) See(prepared, message);
+        }
+        foreach (string address in _addresses) // a row that was made to be locked, and is not needed
+            if (_known.TryGetValue(address, out var known) && ReferenceEquals(known, Known.Nothing)) _empty.Add(address);
+    }
+
+    void Update(string address, DateTimeOffset at, Func<Known, Known> judge) {
+        address = PreparedEntry.Clean(address);
+        if (_known.ContainsKey(_alias(address))) address = _alias(address);
+        if (!_known.TryGetValue(address, out var before) || (judge(before) is var after && ReferenceEquals(before, after))) return;
+        _known[address] = after;
+        _changed.Add(address);
+        if (before.Reason != after.Reason) _changes.Add((address, before, after, at));
+        if (before.Suppressed != after.Suppressed) Add(_totals, "suppressed", after.Suppressed ? 1 : -1);
+        if (before.Suppressed || after.Suppressed) _totals["version"] = 1;
+    }
+    static void Add(SortedDictionary<string, long> counts, string key, long added) => counts[key] = counts.GetValueOrDefault(key) + added;
+
+    void See(PreparedEntry prepared, Envelope message) {
+        var (arn, at) = (message.TopicArn, prepared.Entry.At);
+        var seen = _topics.GetValueOrDefault(arn) ?? new(arn, null, null, null, null, null, null);
+        // Not new, though the message is: it came in another message before.
+        bool doubled = prepared.Feedback.Any(each => PreparedEntry.KeyOf(each) is var id
+            && (!_inserted.Contains(id) || _events[id].SnsMessageId != each.SnsMessageId));
+        _topics[arn] = seen with {
+            ConfirmedAt = message.Type == Envelope.SubscriptionConfirmation ? at : seen.ConfirmedAt,
+            UnsubscribedAt = message.Type == Envelope.UnsubscribeConfirmation ? at : seen.UnsubscribedAt,
+            ValidatedAt = prepared.Entry.Event.Validates ? at : seen.ValidatedAt,
+            DoubledAt = doubled ? at : seen.DoubledAt, LastAt = at, SignatureVersion = message.SignatureVersion,
+        };
+    }
+
+    /// <summary>What follows, in the order in which everybody locks.</summary>
+    public IEnumerable<NpgsqlBatchCommand> Update(bool keepsChanges, ConcurrentDictionary<string, DateTimeOffset> seen) {
+        if (_changed.Count > 0) yield return UpdateSuppressions(Sql.UpdateSuppressions, [.. _changed]);
+        if (_empty.Count > 0) yield return Command("delete from suppressions where email = any($1)", P<string[]>([.. _empty]));
+        foreach (var (table, counts) in ((string, SortedDictionary<string, long>)[])[("daily", _daily), ("hourly", _hourly), ("totals", _totals)])
+            if (counts.Count > 0) yield return Command(Sql.Add(table), P<string[]>([.. counts.Keys]), P<long[]>([.. counts.Values]));
+        // Once a second and receiver, or everybody would wait for one row.
+        foreach (var topic in _topics.Values.Where(topic => IsDue(topic, seen)))
+            yield return Command(Sql.See, P(topic.TopicArn), Time(topic.ConfirmedAt), Time(topic.UnsubscribedAt), Time(topic.ValidatedAt), Time(topic.LastAt),
+                P(topic.SignatureVersion!), Time(topic.DoubledAt));
+        foreach (var each in _entries.Where(each => each.Unread is not null && _inserted.Contains(each.Id)))
+            yield return Command("insert into unread (id, at, topic_arn, why, message) values ($1, $2, $3, $4, $5) on conflict (id) do nothing", P(each.Id),
+                P(each.Entry.At.UtcDateTime), Text(each.Entry.Message?.TopicArn), Text(each.Unread), Text(each.Entry.Message?.Message ?? each.Entry.Refused?.Body));
+        if (keepsChanges)
+            foreach (var (address, before, after, at) in _changes.Where(each => !each.Address.StartsWith("forgotten:", Ordinal)))
+                yield return Command("insert into changes (address, before, reason, at, event) values ($1, $2, $3, $4, $5)", P(address), Text(before.Reason),
+                    Text(after.Reason), P(at.UtcDateTime), Text(after.Event));
+    }
+
+    NpgsqlBatchCommand UpdateSuppressions(string sql, string[] addresses) => Command(sql, P(addresses),
+        P(Array.ConvertAll(addresses, address => _known[address].Reason)),
+        P(Array.ConvertAll(addresses, address => _known[address].Suppressed ? _known[address].Since.UtcDateTime : (DateTime?)null)),
+        P(Array.ConvertAll(addresses, address => JsonOf(_known[address]))));
+
+    bool IsDue(TopicState topic, ConcurrentDictionary<string, DateTimeOffset> seen) {
+        bool due = false;
+        foreach (string? key in (string?[])[topic.TopicArn + topic.SignatureVersion, topic.DoubledAt is null ? null : topic.TopicArn + " doubled"])
+            if (key is not null && !(seen.TryGetValue(key, out var before) && topic.LastAt < before.AddSeconds(1) && topic.LastAt >= before))
+                (due, _toRemember[key]) = (true, topic.LastAt!.Value);
+        return due || (topic.ConfirmedAt ?? topic.UnsubscribedAt ?? topic.ValidatedAt) is not null;
+    }
+    /// <summary>After COMMIT: what need not be written again within a second.</summary>
+    public void Remember(ConcurrentDictionary<string, DateTimeOffset> seen) {
+        foreach (var (key, at) in _toRemember) seen[key] = at;
+    }
+    static NpgsqlParameter<string?> Text(string? text) => new() { TypedValue = text is null ? null : PreparedEntry.Clean(text), NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text };
+    static NpgsqlParameter<DateTime?> Time(DateTimeOffset? at) => new() { TypedValue = at?.UtcDateTime, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.TimestampTz };
+
+    /// <summary>The person's row gives way to one under the alias, which keeps the suppression and no word of it.</summary>
+    public IEnumerable<NpgsqlBatchCommand> Forget(string address, string alias) {
+        var known = _known.GetValueOrDefault(address, Known.Nothing);
+        const string because = "It was suppressed before its owner asked to be forgotten.";
+        var kept = known with {
+            Because = known.Suppressed ? because : null, SoftBecause = known.SoftBecause is null ? null : because, Event = null, Note = null,
+            DeliveredMails = null, SoftBounces = null,
+        };
+        yield return Command("delete from suppressions where email = $1", P(address));
+        if (!_known.ContainsKey(alias) && kept != Known.Nothing) {
+            _known[alias] = kept;
+            yield return UpdateSuppressions(Sql.InsertSuppressions, [alias]);
+        }
+        yield return Command(Sql.Add("totals"), P<string[]>(["version"]), P<long[]>([1]));
+        yield return Command("delete from changes where address = $1", P(address));
+    }
+}
+
+/// <summary>The tables of events, and what is asked of PostgreSQL.</summary>
+static class Sql {
+    /// <summary>A table of events: what it calls the time, and its columns of text.</summary>
+    public sealed record Table(string Name, string Time, Func<string, bool> Holds, (string Column, Func<Feedback, string?> Of)[] Texts) {
+        public string Insert { get; } = $"""
+            insert into {Name} (id, sort_key, {Time}, possible, {string.Join(", ", Texts.Select(text => text.Column))})
+            select id, sort_key, at, possible, {string.Join(", ", Texts.Select(text => text.Column + (text.Column is "mail" or "tags" ? "::jsonb" : "")))}
+            from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::bool[], {string.Join(", ", Texts.Select((_, i) => $"${i + 5}::text[]"))})
+            as each (id, sort_key, at, possible, {string.Join(", ", Texts.Select(text => text.Column))}) on conflict (id) do nothing returning id
+            """;
+        public bool HasMail => Texts[^1].Column == "mail";
+    }
+
+    static readonly (string, Func<Feedback, string?>)[] Common = [
+        ("email", each => each.Address), ("recipient", each => each.Recipient), ("type", each => each.Type), ("subtype", each => each.SubType),
+        ("status", each => each.Status), ("detail", each => each.Detail), ("mail_id", each => each.MailId), ("subject", each => each.Subject),
+        ("source", each => each.Source), ("configuration_set", each => each.ConfigurationSet), ("sns_message_id", each => each.SnsMessageId), ("tags", each => each.Tags),
+    ];
+    /// <summary>In the order in which everybody writes them.</summary>
+    public static readonly Table[] Tables = [
+        new("email_bounces", "bounced_at", kind => kind == SesEvent.Bounce, [.. Common, ("mail", each => each.Mail)]),
+        new("email_complaints", "complained_at", kind => kind == SesEvent.Complaint, [.. Common, ("mail", each => each.Mail)]),
+        new("email_events", "at", kind => kind is not (SesEvent.Bounce or SesEvent.Complaint), [.. Common, ("kind", each => each.Kind)]),
+    ];
+    /// <summary>Where somebody may be named: the column, and whether it is JSON.</summary>
+    public static readonly (string Table, string Column, bool IsJson)[] Texts = [("entries", "entry", true), ("unread", "message", true), ("email_bounces", "mail", true),
+        ("email_bounces", "detail", false), ("email_complaints", "mail", true), ("email_complaints", "detail", false), ("email_events", "detail", false)];
+
+    public const string InsertEntries = """
+        insert into entries (id, at, entry) select * from unnest($1::uuid[], $2::timestamptz[], $3::text[]) on conflict (id) do nothing returning id
+        """, Find = "select email, known::text from suppressions where email = any($1)",
+        Lock = "select email, known::text from suppressions where email = any($1) order by email for update",
+        UpdateSuppressions = """
+        update suppressions as s set reason = each.reason, since = each.since, known = each.known::jsonb
+        from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as each (email, reason, since, known) where s.email = each.email
+        """, InsertSuppressions = """
+        insert into suppressions (email, reason, since, known) select email, reason, since, known::jsonb
+        from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as each (email, reason, since, known)
+        """, Suppressions = """
+        select email, known::text from suppressions where email > $1 and reason is not null and email not like 'forgotten:%' order by email limit $2
+        """, See = """
+        insert into subscriptions as s (topic_arn, confirmed_at, unsubscribed_at, validated_at, last_at, signature_version, doubled_at)
+        values ($1, $2, $3, $4, $5, $6, $7) on conflict (topic_arn) do update set confirmed_at = greatest(s.confirmed_at, excluded.confirmed_at),
+        unsubscribed_at = greatest(s.unsubscribed_at, excluded.unsubscribed_at), validated_at = greatest(s.validated_at, excluded.validated_at),
+        last_at = greatest(s.last_at, excluded.last_at), signature_version = excluded.signature_version, doubled_at = greatest(s.doubled_at, excluded.doubled_at)
+        """;
+    /// <summary>Adds to counters. Each is kept in four parts, so that four transactions can raise it at a time; its value is their sum.</summary>
+    public static string Add(string table) => $"""
+        insert into {table} as c ({(table == "totals" ? "name" : "key")}, shard, n) select key, pg_backend_pid() % 4, n from unnest($1::text[], $2::bigint[]) as each (key, n)
+        on conflict ({(table == "totals" ? "name" : "key")}, shard) do update set n = c.n + excluded.n
+        """;
+    public static string Naming(string table, string column) =>
+        $"select id, {column}::text from {table} where id > $1 and lower({column}::text) like any($2) order by id limit 1000";
+
+    /// <summary>The newest events before a sort key, from one index for each table.</summary>
+    public static (string Sql, NpgsqlParameter[] Parameters) Newest(EventQuery query, Guid highest, int count) {
+        List<NpgsqlParameter> parameters = [PostgresStore.P(query.Lowest), PostgresStore.P(highest), PostgresStore.P(count)];
+        var conditions = new StringBuilder("sort_key >= $1 and sort_key < $2");
+        void Where(string condition, string? value) {
+            if (value is null) return;
+            parameters.Add(PostgresStore.P(PreparedEntry.Clean(value)));
+            conditions.Append(CultureInfo.InvariantCulture, $" and {string.Format(CultureInfo.InvariantCulture, condition, "$" + parameters.Count)}");
+        }
+        Where("email = {0}", query.Address);
+        if (query.Kind is not (SesEvent.Bounce or SesEvent.Complaint)) Where("kind = {0}", query.Kind);
+        Where("type = {0}", query.Type);
+        Where("subtype = {0}", query.SubType);
+        Where("right(email, length({0})) = {0}", query.Domain is { } domain ? "@" + domain : null);
+        Where("subject = {0}", query.Subject);
+        Where("source = {0}", query.Source);
+        Where("configuration_set = {0}", query.ConfigurationSet);
+        if (query.Tag is { } tag) {
+            Where("jsonb_typeof(tags -> {0}) = 'array'", tag.Name);
+            Where($"exists (select from jsonb_array_elements_text(case jsonb_typeof(tags -> ${parameters.Count}) when 'array' then tags -> ${parameters.Count} else '[]' end) "
+                + "as value where value = {0})", tag.Value);
+        }
+        var selects = Tables.Where(table => query.Kind is null || table.Holds(query.Kind)).Select(table => {
+            string kind = table.HasMail ? $"'{(table.Holds(SesEvent.Bounce) ? SesEvent.Bounce : SesEvent.Complaint)}'" : "kind";
+            return $"(select sort_key, {table.Time} as at, possible, {string.Join(", ", Common.Select(text => text.Item1 + (text.Item1 == "tags" ? "::text" : "")))}, "
+                + $"{kind} as kind, {(table.HasMail ? "mail::text" : "null::text")} as mail from {table.Name} where {conditions} order by sort_key desc limit $3)";
+        });
+        return ($"select * from ({string.Join(" union all ", selects)}) as newest order by sort_key desc limit $3", [.. parameters]);
+    }
+    /// <summary>A row of <see cref="Newest"/>.</summary>
+    public static (Guid Key, Feedback Feedback) EventOf(NpgsqlDataReader row) {
+        string? Text(int column) => row.IsDBNull(column) ? null : row.GetString(column);
+        return (row.GetGuid(0), new(Text(15)!, Text(3)!, Text(4)!, row.GetFieldValue<DateTime>(1), Text(5), Text(6), Text(7), Text(8), row.GetBoolean(2), Text(9), Text(10),
+            Text(11), Text(12), Text(14), Text(16), Text(13)!));
+    }
+}
+
+/// <summary>The tables, made and migrated at the start.</summary>
+static class PostgresSchema {
+    /// <summary>The advisory lock under which one receiver at a time migrates; the next number is held by the one that tells of changes.</summary>
+    public const long Lock = 0x5345_5346_4242_0001;
+
+    // Keys begin with a time (see PreparedEntry.KeyOf), so inserts go to the right edge of each index whatever the size of the table. Duplicates
+    // are told by the primary key alone. email_events can be partitioned by ranges of id, since that is in its key; it is not, until somebody
+    // drops whole months: see README.md.
+    const string First = """
+        create table entries (id uuid primary key, at timestamptz not null, entry text);
+        create table email_bounces (id uuid primary key, sort_key uuid not null, email text collate "C" not null, bounced_at timestamptz not null, type text,
+            subtype text, status text, detail text, recipient text not null, possible boolean not null, mail_id text, subject text, source text,
+            configuration_set text, sns_message_id text not null, tags jsonb, mail jsonb);
+        create table email_complaints (id uuid primary key, sort_key uuid not null, email text collate "C" not null, complained_at timestamptz not null, type text,
+            subtype text, status text, detail text, recipient text not null, possible boolean not null, mail_id text, subject text, source text,
+            configuration_set text, sns_message_id text not null, tags jsonb, mail jsonb);
+        create table email_events (id uuid primary key, sort_key uuid not null, email text collate "C" not null, at timestamptz not null, kind text not null,
+            type text, subtype text, status text, detail text, recipient text not null, possible boolean not null, mail_id text, subject text, source text,
+            configuration_set text, sns_message_id text not null, tags jsonb);
+        create index on email_bounces (sort_key);
+        create index on email_bounces (email, sort_key);
+        create index on email_complaints (sort_key);
+        create index on email_complaints (email, sort_key);
+        create index on email_events (sort_key);
+        create index on email_events (email, sort_key);
+        create table suppressions (email text collate "C" primary key, reason text, since timestamptz, known jsonb not null default '{}');
+        create table daily (key text collate "C", shard smallint, n bigint not null, primary key (key, shard));
+        create table hourly (key text collate "C", shard smallint, n bigint not null, primary key (key, shard));
+        create table totals (name text collate "C", shard smallint, n bigint not null, primary key (name, shard));
+        create table unread (id uuid primary key, at timestamptz not null, topic_arn text, why text not null, message text);
+        create table subscriptions (topic_arn text primary key, confirmed_at timestamptz, unsubscribed_at timestamptz, validated_at timestamptz,
+            last_at timestamptz, signature_version text, doubled_at timestamptz);
+        create table changes (number bigint generated always as identity primary key, address text not null, before text, reason text, at timestamptz not null, event text);
+        """;
+    // Several times cheaper than the default, where PostgreSQL (14 or newer) has it.
+    const string Compression = """
+        do $$ begin
+            alter table entries alter entry set compression lz4;
+            alter table email_bounces alter mail set compression lz4;
+            alter table email_complaints alter mail set compression lz4;
+        exception when others then null; end $$
+        """;
+
+    /// <summary>Makes what is missing, one receiver at a time. Returns the key under which forgotten people are known.</summary>
+    /// <exception cref="Refusal">A newer program has made the tables.</exception>
+    public static async Task<byte[]> MigrateAsync(NpgsqlDataSource source, CancellationToken cancellation) {
+        await using var connection = await source.OpenConnectionAsync(cancellation);
+        await using var transaction = await connection.BeginTransactionAsync(cancellation);
+        async Task<object?> RunAsync(string sql, params NpgsqlParameter[] parameters) {
+            await using var command = new NpgsqlCommand(sql, connection) { CommandTimeout = 0 };
+            foreach (var parameter in parameters) command.Parameters.Add(parameter);
+            return await command.ExecuteScalarAsync(cancellation);
+        }
+        await RunAsync("select pg_advisory_xact_lock($1)", PostgresStore.P(Lock));
+        await RunAsync("create table if not exists meta (name text primary key, value text not null)");
+        string? version = (string?)await RunAsync("select value from meta where name = 'schema'");
+        if (version is not null && int.Parse(version, CultureInfo.InvariantCulture) > PostgresStore.Schema)
+            throw new Refusal($"ConnectionStrings:Feedback: the tables are of schema {version}, and this program knows {PostgresStore.Schema}: run the newer one");
+        if (version is null) {
+            await RunAsync(First);
+            await RunAsync(Compression);
+            await RunAsync("insert into meta values ('schema', $1), ('forget_key', $2)",
+                PostgresStore.P(PostgresStore.Schema.ToString(CultureInfo.InvariantCulture)), PostgresStore.P(Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(32))));
+        }
+        string key = (string)(await RunAsync("select value from meta where name = 'forget_key'"))!;
+        await transaction.CommitAsync(cancellation);
+        return Convert.FromHexString(key);
+    }
+}
+
+/// <summary>How somebody is spelled, to be found in texts and taken out of them.</summary>
+sealed class PersonNames {
+    readonly Regex _names;
+    public PersonNames(IEnumerable<string> spellings) {
+        string[] names = [.. spellings.Select(each => each.Trim().TrimEnd('>').Split('<')[^1].Trim().ToLowerInvariant()).Where(each => each.Length > 0).Distinct()];
+        Patterns = Array.ConvertAll(names, name => '%' + name.Replace("\\", @"\\", Ordinal).Replace("%", @"\%", Ordinal).Replace("_", @"\_", Ordinal) + '%');
+        _names = new($@"(?<![\p{{L}}\p{{N}}._%+-])(?:{string.Join('|', names.Select(Regex.Escape))})(?![\p{{L}}\p{{N}}-]|\.[\p{{L}}\p{{N}}])",
+            RegexOptions.IgnoreCase | RegexOptions.CultureInvariant, TimeSpan.FromSeconds(5));
+    }
+    /// <summary>For LIKE, on lower case.</summary>
+    public string[] Patterns { get; }
+    public string Without(string text) => _names.Replace(text, "forgotten");
+    /// <summary>The same in every string of a JSON text, and in JSON within such a string. What names nobody is left as it is.</summary>
+    public string WithoutJson(string text) {
+        try {
+            if (JsonNode.Parse(text) is not { } node) return text;
+            bool changed = false;
+            node = Walk(node, ref changed);
+            if (!changed) return text;
+            var (body, json) = ApiJson.Write();
+            node.WriteTo(json);
+            json.Flush();
+            return Encoding.UTF8.GetString(body.WrittenSpan);
+        } catch (Exception e) when (e is JsonException or ArgumentException or InvalidOperationException) { return Without(text); }
+    }
+
+    JsonNode Walk(JsonNode node, ref bool changed) {
+        switch (node) {
+            case JsonObject members:
+                foreach (string name in members.Select(member => member.Key).ToArray())
+                    if (members[name] is { } member && Walk(member, ref changed) is var other && !ReferenceEquals(member, other)) members[name] = other;
+                break;
+            case JsonArray elements:
+                for (int i = 0; i < elements.Count; i++)
+                    if (elements[i] is { } element && Walk(element, ref changed) is var other && !ReferenceEquals(element, other)) elements[i] = other;
+                break;
+            case JsonValue value when value.GetValueKind() == JsonValueKind.String:
+                string text = value.GetValue<string>(), rest = text.AsSpan().TrimStart().StartsWith('{') ? WithoutJson(text) : Without(text);
+                if (rest == text) break;
+                changed = true;
+                return JsonValue.Create(rest);
+        }
+        return node;
+    }
+}
+
+/// <summary>`FeedbackReceiver copy`: what a LiteDB receiver has in Journal:Directory, into the database of ConnectionStrings:Feedback. The
+/// journal is only read, whole lines of it, so a receiver may be writing there meanwhile; to copy again adds what came since.</summary>
+sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<ReceiverOptions> options) {
+    readonly HashSet<Guid>[] _events = [[], [], []];
+    readonly HashSet<Guid> _unread = [];
+    readonly Dictionary<string, Known> _known = new(StringComparer.Ordinal);
+    long _entries, _bad;
+
+    public static async Task<int> RunAsync(string[] args) {
+        await using var app = Receiver.Build(args);
+        var store = app.Services.GetService<PostgresStore>()
+            ?? throw new Refusal("copy: ConnectionStrings:Feedback is where to copy to: Host=...;Database=...;Username=...");
+        return await new JournalCopy(store, app.Services.GetRequiredService<NpgsqlDataSource>(), app.Services.GetRequiredService<IOptions<ReceiverOptions>>()).CopyAsync();
+    }
+
+    async Task<int> CopyAsync() {
+        string folder = options.Value.JournalDirectory;
+        if (!Directory.Exists(folder) || !Journal.Segments(folder).Any()) throw new Refusal($"copy: there is no journal in Journal:Directory {folder}");
+        await PostgresSchema.MigrateAsync(source, CancellationToken.None);
+        await TakeForgetKeyAsync(Path.Combine(folder, "forget.key"));
+        await store.StartAsync(CancellationToken.None);
+        int[] segments = [.. Journal.Segments(folder).Order()];
+        var (clock, told) = (Stopwatch.StartNew(), 0L);
+        foreach (int segment in segments) {
+            var batch = new List<PreparedEntry>();
+            await foreach (string line in LinesAsync(Journal.PathOf(folder, segment))) {
+                if (string.IsNullOrWhiteSpace(line)) continue;
+                if (Entry.Read(Encoding.UTF8.GetBytes(line)) is not { } entry) { _bad++; continue; }
+                batch.Add(PreparedEntry.Of(entry));
+                Tally(batch[^1]);
+                if (batch.Count < 256) continue;
+                await KeepAsync(batch);
+                if (clock.ElapsedMilliseconds - told < 5000) continue;
+                told = clock.ElapsedMilliseconds;
+                Console.WriteLine($"copying: segment {segment} of {segments[^1]}, {_entries} entries, {_entries * 1000 / told} a second");
+            }
+            await KeepAsync(batch);
+        }
+        int code = await CompareAsync(clock.Elapsed);
+        await store.StopAsync(CancellationToken.None);
+        return code;
+    }
+    // The last line may be half written, or never acknowledged; it is left for the next time.
+    static async IAsyncEnumerable<string> LinesAsync(string path) {
+        await using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 1 << 16);
+        using var reader = new StreamReader(file, new UTF8Encoding(false));
+        string? line = await reader.ReadLineAsync();
+        while (line is not null) {
+            string? next = await reader.ReadLineAsync();
+            if (next is not null || line.EndsWith('}')) yield return line;
+            line = next;
+        }
+    }
+    // In the order of the journal, so one batch after another; a server that restarts is waited for.
+    async Task KeepAsync(List<PreparedEntry> batch) {
+        for (int tries = 0; await store.KeepAsync(batch) != Commit.Kept; await Task.Delay(1000))
+            if (++tries == 60) throw new Refusal("copy: PostgreSQL cannot be written; what was copied stays, and copying again goes on from there");
+        _entries += batch.Count;
+        batch.Clear();
+    }
+    // Whom the LiteDB receiver forgot is known under its key.
+    async Task TakeForgetKeyAsync(string path) {
+        if (!File.Exists(path)) return;
+        await using var command = source.CreateCommand("""
+            update meta set value = $1 where name = 'forget_key' and value <> $1 and not exists (select from suppressions where email like 'forgotten:%')
+            """);
+        command.Parameters.Add(PostgresStore.P(Convert.ToHexStringLower(await File.ReadAllBytesAsync(path))));
+        await command.ExecuteNonQueryAsync();
+        command.CommandText = "select value = $1 from meta where name = 'forget_key'";
+        if (await command.ExecuteScalarAsync() is not true)
+            throw new Refusal("copy: people were forgotten under another key in PostgreSQL, so those of the journal cannot be known there: copy into an empty database");
+    }
+
+    void Tally(PreparedEntry prepared) {
+        foreach (var feedback in prepared.Feedback) {
+            _events[Array.FindIndex(Sql.Tables, table => table.Holds(feedback.Kind))].Add(PreparedEntry.KeyOf(feedback));
+            Judge(feedback.Address, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
+        }
+        if (prepared.Entry.Suppress is { } manual) Judge(manual.Address, known => Judgement.Of(manual, prepared.Entry.At, known));
+        if (prepared.Entry.Lift is { } lift) Judge(lift.Address, known => Judgement.Lifted(prepared.Entry.At, known));
+        if (prepared.Entry.Forget is { Known: { } kept } forget) _known[forget.Alias] = kept;
+        if (prepared.Unread is not null) _unread.Add(prepared.Id);
+    }
+    void Judge(string address, Func<Known, Known> judge) {
+        if (judge(_known.GetValueOrDefault(address, Known.Nothing)) is var known && !ReferenceEquals(known, Known.Nothing)) _known[address] = known;
+    }
+
+    async Task<int> CompareAsync(TimeSpan took) {
+        Console.WriteLine($"{_entries} entries in {took.TotalSeconds:0} s{(_bad > 0 ? $", {_bad} lines that are none" : "")}");
+        Console.WriteLine($"{"",-22}{"journal",12}{"PostgreSQL",12}");
+        bool all = true;
+        async Task LineAsync(string name, long journal, string sql) {
+            await using var command = source.CreateCommand(sql);
+            command.CommandTimeout = 0;
+            long there = (long)(await command.ExecuteScalarAsync())!;
+            all &= there >= journal;
+            Console.WriteLine($"{name,-22}{journal,12}{there,12}");
+        }
+        for (int i = 0; i < Sql.Tables.Length; i++) await LineAsync(Sql.Tables[i].Name, _events[i].Count, "select count(*) from " + Sql.Tables[i].Name);
+        await LineAsync("addresses suppressed", _known.Values.Count(known => known.Suppressed), "select count(*) from suppressions where reason is not null");
+        await LineAsync("unread", _unread.Count, "select count(*) from unread");
+        Console.WriteLine(all ? "All of the journal is in PostgreSQL." : "PostgreSQL holds less than the journal: what was lifted or forgotten there, or another setting.");
+        return all ? 0 : 1;
+    }
+}
+
+static partial class PostgresLog {
+    [LoggerMessage(201, Warning, "PostgreSQL cannot be used ({Why}): {Count} times so far")]
+    public static partial void Trouble(this ILogger logger, string why, long count);
+    [LoggerMessage(202, Information, "{Table}: schema {Version} is made")]
+    public static partial void Migrated(this ILogger logger, string table, int version);
+}
