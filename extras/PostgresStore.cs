@@ -81,7 +81,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         _queue.Writer.TryComplete();
         _asked.Writer.TryComplete();
         await Task.WhenAll(_loops);
-        if (_teller is not null) await _teller.DisposeAsync();
+        await LetGoAsync();
     }
 
     // ---- Writing
@@ -303,7 +303,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 [P(most)]);
             _told = [.. changes.Select(change => change.Number)];
             return changes;
-        } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) { throw await LetGoAsync(e); } finally { _telling.Release(); }
+        } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) {
+            Trouble(e);
+            await LetGoAsync();
+            throw new Unavailable();
+        } finally { _telling.Release(); }
 
         static Change ChangeOf(NpgsqlDataReader row) => new(row.GetInt64(0), row.GetString(1), row.IsDBNull(2) ? null : row.GetString(2),
             row.IsDBNull(3) ? null : row.GetString(3), row.GetFieldValue<DateTime>(4), row.IsDBNull(5) ? null : row.GetString(5));
@@ -315,14 +319,20 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         try {
             if (_teller is null) return;
             await ReadAsync(_teller, "delete from changes where number = any($1)", _ => 0, [P(_told.Where(number => number <= upTo).ToArray())]);
-        } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) { throw await LetGoAsync(e); } finally { _telling.Release(); }
+        } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) {
+            Trouble(e);
+            await LetGoAsync();
+            throw new Unavailable();
+        } finally { _telling.Release(); }
     }
 
-    async Task<Unavailable> LetGoAsync(Exception e) {
-        Trouble(e);
-        if (_teller is not null) await _teller.DisposeAsync();
+    // The connection goes back to the pool, so the lock must go first; with a broken one it is gone already.
+    async Task LetGoAsync() {
+        if (_teller is not { } teller) return;
         (_teller, _told) = (null, []);
-        return new();
+        try { await ReadAsync(teller, "select pg_advisory_unlock_all()", _ => 0, []); } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException
+            or InvalidOperationException) { } // closed
+        await teller.DisposeAsync();
     }
 
     // ---- Forgetting
@@ -384,20 +394,21 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
 /// <summary>An entry as the tables take it: its id, its line, and its events without what PostgreSQL's text and jsonb cannot hold. The
 /// line holds everything unharmed.</summary>
-sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, Feedback[] Feedback, string? Unread, int Simplified = 0) {
-    public int Length => Line.Length * Math.Max(1, Feedback.Length); // each event of a message carries its `mail`
+sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id, Feedback Feedback)[] Events, string? Unread, int Simplified = 0) {
+    public int Length => Line.Length * Math.Max(1, Events.Length); // each event of a message carries its `mail`
     public static PreparedEntry Of(Entry entry) {
         string line = JsonSerializer.Serialize(entry, SnsJson.Lines.Entry);
         Feedback[] feedback = [.. entry.Event.Feedback.Select(Clean)];
-        string name = entry.Message is { } message ? message.TopicArn + "\n" + message.MessageId : line;
+        // The same for every delivery of a message, whichever receiver it comes to.
+        string name = entry.Message is { } message ? $"{message.TopicArn}\n{message.MessageId}\n{message.Message}" : line;
         long time = feedback is [var first, ..] ? SentAt(first) : entry.At.ToUnixTimeMilliseconds();
-        return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(Encoding.UTF8.GetBytes(name))), line, feedback,
-            entry.Refused?.Why ?? entry.Event.Unread);
+        return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(Encoding.UTF8.GetBytes(name))), line,
+            Array.ConvertAll(feedback, each => (KeyOf(each), each)), entry.Refused?.Why ?? entry.Event.Unread);
     }
     /// <summary>The same with JSON as a string, then without events, as unread; null when there is nothing left to leave out.</summary>
     public PreparedEntry? Simpler(string why) => Simplified switch {
-        0 => this with { Simplified = 1, Feedback = Array.ConvertAll(Feedback, each => each with { Mail = Quoted(each.Mail), Tags = null }) },
-        1 => this with { Simplified = 2, Feedback = [], Unread = $"PostgreSQL cannot hold it ({why})" },
+        0 => this with { Simplified = 1, Events = Array.ConvertAll(Events, each => (each.Id, each.Feedback with { Mail = Quoted(each.Feedback.Mail), Tags = null })) },
+        1 => this with { Simplified = 2, Events = [], Unread = $"PostgreSQL cannot hold it ({why})" },
         _ => null,
     };
     /// <summary>The primary key of an event: the time that SES writes into a mail's id, so that neighbours in time are neighbours in
@@ -433,6 +444,7 @@ sealed class PostgresBatch {
     readonly SortedSet<string> _addresses = new(StringComparer.Ordinal), _empty = new(StringComparer.Ordinal);
     readonly Dictionary<string, Known> _known = new(StringComparer.Ordinal);
     readonly HashSet<Guid> _inserted = [];
+    readonly List<Guid> _unwanted = []; // of a message that was there, though its events were not: they were forgotten, or dropped
     readonly SortedSet<string> _changed = new(StringComparer.Ordinal);
     readonly SortedDictionary<string, long> _daily = new(StringComparer.Ordinal), _hourly = new(StringComparer.Ordinal), _totals = new(StringComparer.Ordinal);
     readonly List<(string Address, Known Before, Known After, DateTimeOffset At)> _changes = [];
@@ -445,8 +457,8 @@ sealed class PostgresBatch {
     public PostgresBatch(IReadOnlyList<PreparedEntry> entries, int softBounceLimit, Func<string, string> alias) {
         (_entries, _softBounceLimit, _alias) = ([.. entries.DistinctBy(each => each.Id)], softBounceLimit, alias);
         foreach (var entry in _entries) {
-            foreach (var feedback in entry.Feedback) {
-                _events.TryAdd(PreparedEntry.KeyOf(feedback), feedback);
+            foreach (var (id, feedback) in entry.Events) {
+                _events.TryAdd(id, feedback);
                 // What changes nothing for an address of which nothing is known never changes anything.
                 if (!ReferenceEquals(Judgement.Of(feedback, Known.Nothing, softBounceLimit), Known.Nothing)) _addresses.Add(feedback.Address);
             }
@@ -501,14 +513,20 @@ sealed class PostgresBatch {
 
     /// <summary>Counts and judges what was new.</summary>
     public void Judge() {
+        var fresh = _entries.Where(each => _inserted.Contains(each.Id)).ToList();
+        var named = fresh.SelectMany(each => each.Events).Select(each => each.Id).ToHashSet();
         foreach (var (id, feedback) in _events) {
             if (!_inserted.Contains(id)) continue;
+            if (!named.Contains(id)) {
+                _unwanted.Add(id);
+                continue;
+            }
             Add(_daily, PreparedEntry.Clean(Count.KeyOf(feedback, Count.Day)), 1);
             Add(_hourly, PreparedEntry.Clean(Count.KeyOf(feedback, Count.Hour)), 1);
         }
-        foreach (var prepared in _entries.Where(each => _inserted.Contains(each.Id))) {
+        foreach (var prepared in fresh) {
             var entry = prepared.Entry;
-            foreach (var feedback in prepared.Feedback) Update(feedback.Address, entry.At, known => Judgement.Of(feedback, known, _softBounceLimit));
+            foreach (var (_, feedback) in prepared.Events) Update(feedback.Address, entry.At, known => Judgement.Of(feedback, known, _softBounceLimit));
             if (entry.Suppress is { } manual)
                 Update(manual.Address, entry.At, known => Judgement.Of(manual with { Note = manual.Note is null ? null : PreparedEntry.Clean(manual.Note) }, entry.At, known));
             if (entry.Lift is { } lift) Update(lift.Address, entry.At, known => Judgement.Lifted(entry.At, known));
@@ -535,8 +553,7 @@ sealed class PostgresBatch {
         var (arn, at) = (message.TopicArn, prepared.Entry.At);
         var seen = _topics.GetValueOrDefault(arn) ?? new(arn, null, null, null, null, null, null);
         // Not new, though the message is: it came in another message before.
-        bool doubled = prepared.Feedback.Any(each => PreparedEntry.KeyOf(each) is var id
-            && (!_inserted.Contains(id) || _events[id].SnsMessageId != each.SnsMessageId));
+        bool doubled = prepared.Events.Any(each => !_inserted.Contains(each.Id) || _events[each.Id].SnsMessageId != each.Feedback.SnsMessageId);
         _topics[arn] = seen with {
             ConfirmedAt = message.Type == Envelope.SubscriptionConfirmation ? at : seen.ConfirmedAt,
             UnsubscribedAt = message.Type == Envelope.UnsubscribeConfirmation ? at : seen.UnsubscribedAt,
@@ -547,6 +564,9 @@ sealed class PostgresBatch {
 
     /// <summary>What follows, in the order in which everybody locks.</summary>
     public IEnumerable<NpgsqlBatchCommand> Update(bool keepsChanges, ConcurrentDictionary<string, DateTimeOffset> seen) {
+        foreach (var table in Sql.Tables)
+            if (_unwanted.FindAll(id => table.Holds(_events[id].Kind)) is { Count: > 0 } unwanted)
+                yield return Command($"delete from {table.Name} where id = any($1)", P(unwanted.ToArray()));
         if (_changed.Count > 0) yield return UpdateSuppressions(Sql.UpdateSuppressions, [.. _changed]);
         if (_empty.Count > 0) yield return Command("delete from suppressions where email = any($1)", P<string[]>([.. _empty]));
         foreach (var (table, counts) in ((string, SortedDictionary<string, long>)[])[("daily", _daily), ("hourly", _hourly), ("totals", _totals)])
@@ -882,8 +902,8 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
     }
 
     void Tally(PreparedEntry prepared) {
-        foreach (var feedback in prepared.Feedback) {
-            _events[Array.FindIndex(Sql.Tables, table => table.Holds(feedback.Kind))].Add(PreparedEntry.KeyOf(feedback));
+        foreach (var (id, feedback) in prepared.Events) {
+            _events[Array.FindIndex(Sql.Tables, table => table.Holds(feedback.Kind))].Add(id);
             Judge(feedback.Address, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
         }
         if (prepared.Entry.Suppress is { } manual) Judge(manual.Address, known => Judgement.Of(manual, prepared.Entry.At, known));

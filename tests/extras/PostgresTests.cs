@@ -1,4 +1,275 @@
+using System.Text.Json;
+using Microsoft.Extensions.DependencyInjection;
+
 /// <summary>The same facts, against PostgreSQL.</summary>
 public sealed class PostgresContractTests(PostgresCluster cluster) : StoreContractTests {
     private protected override async Task<string[]> NewStoreAsync(string folder) => ["ConnectionStrings:Feedback=" + await cluster.NewDatabaseAsync()];
+}
+
+/// <summary>ConnectionStrings:Feedback=Host=...: what is PostgreSQL's alone, and what LiteDB's receiver leaves to extras.</summary>
+public sealed class PostgresTests(PostgresCluster cluster) {
+    const string Jane = "jane@example.com", Joe = "joe@example.com";
+
+    static Task<ReceiverApp> StartAsync(string database, params string[] settings) => ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database, .. settings]);
+    static IFeedbackStore Store(ReceiverApp app) => app.Services.GetRequiredService<IFeedbackStore>();
+    static Entry Manual(string address, DateTimeOffset at, string? note = null) => new(at, Suppress: new(address, Reason.Manual, note));
+    static async Task<string[]> SuppressionsAsync(ReceiverApp app, string after = "") => [.. await Store(app).SuppressionsAsync(after, TestContext.Current.CancellationToken)
+        .Select(each => each.Address).ToListAsync()];
+    static async Task CommitAsync(ReceiverApp app, params Entry[] entries) {
+        foreach (var entry in entries) Assert.Equal(Commit.Kept, await Store(app).CommitAsync(entry));
+    }
+
+    [Theory]
+    [InlineData("data/feedback.db", "neither Filename=<path> nor PostgreSQL's")]
+    [InlineData("Database=feedback", "neither Filename=<path> nor PostgreSQL's")]
+    [InlineData("Host=db;Colour=blue", "neither Filename=<path> nor PostgreSQL's")]
+    [InlineData("Host=db;Port=many;Password=secret-word", "neither Filename=<path> nor PostgreSQL's")]
+    [InlineData("Host=127.0.0.1;Port=1;Password=secret-word", "Connection refused")]
+    public async Task A_wrong_connection_string_stops_the_start_and_is_named(string connection, string why) {
+        var refusal = await Assert.ThrowsAsync<Refusal>(() => StartAsync(connection));
+        Assert.StartsWith("ConnectionStrings:Feedback", refusal.Message, StringComparison.Ordinal);
+        Assert.Contains(why, refusal.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain("secret-word", refusal.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task No_journal_and_no_LiteDB_file_is_made() {
+        await using var app = await StartAsync(await cluster.NewDatabaseAsync());
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+        Assert.False(Directory.Exists(app.JournalFolder));
+        Assert.False(File.Exists(app.FeedbackDb));
+        Assert.Equal("PostgreSQL", (await Store(app).StateAsync()).Name);
+    }
+
+    [Fact]
+    public async Task Ten_receivers_start_at_once_and_what_one_keeps_every_other_knows() {
+        string database = await cluster.NewDatabaseAsync();
+        var apps = await Task.WhenAll(Enumerable.Range(0, 10).Select(_ => StartAsync(database)));
+
+        for (int i = 0; i < apps.Length; i++) {
+            Assert.Equal(200, (await apps[i].PostAsync(apps[i].Sns.Bounce($"a{i}@example.com", $"mail-{i}"))).Status);
+            foreach (var other in apps) Assert.Equal(200, await other.StatusAsync($"/suppressed/a{i}@example.com"));
+        }
+
+        Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select value from meta where name = 'schema'"));
+        Assert.Equal(["10"], await PostgresCluster.QueryAsync(database, "select sum(n) from daily"));
+        await Task.WhenAll(apps.Select(app => app.DisposeAsync().AsTask()));
+    }
+
+    [Fact]
+    public async Task A_newer_schema_refuses_the_start() {
+        string database = await cluster.NewDatabaseAsync();
+        await using (var app = await StartAsync(database)) await app.StopAsync();
+        await PostgresCluster.ExecuteAsync(database, "update meta set value = '99' where name = 'schema'");
+        var refusal = await Assert.ThrowsAsync<Refusal>(() => StartAsync(database));
+        Assert.Contains("schema 99, and this program knows 1", refusal.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task The_same_messages_to_several_receivers_in_any_order_are_counted_once_without_a_deadlock() {
+        string database = await cluster.NewDatabaseAsync();
+        var apps = await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => StartAsync(database, "Suppression:SoftBounceLimit=2")));
+        var sns = apps[0].Sns;
+        foreach (var app in apps) File.WriteAllText(Path.Combine(Directory.CreateDirectory(Path.Combine(app.Folder, "certificates")).FullName, sns.Name), sns.Pem);
+        // Each names several people, in an order of its own.
+        string[] bodies = [.. Enumerable.Range(0, 300).Select(mail => sns.Signed(FakeSns.SesBounce(
+            [.. Enumerable.Range(0, 5).Select(i => $"a{(mail * 7 + i * 11) % 40}@example.com")], $"mail-{mail}", mail % 2 == 0 ? "Permanent" : "Transient")))];
+
+        var answers = await Task.WhenAll(apps.SelectMany((app, i) => bodies.OrderBy(body => HashCode.Combine(body.Length, i, body.GetHashCode(StringComparison.Ordinal)))
+            .Select(body => app.PostAsync(body))));
+
+        Assert.All(answers, answer => Assert.Equal((200, "kept"), answer));
+        Assert.Equal(["1500"], await PostgresCluster.QueryAsync(database, "select sum(n) from daily"));
+        Assert.Equal(["1500 1500"], await PostgresCluster.QueryAsync(database, "select count(*), count(distinct id) from email_bounces"));
+        Assert.Equal(["40 40"], await PostgresCluster.QueryAsync(database, "select count(*), (select sum(n) from totals where name = 'suppressed') from suppressions where reason = 'bounce'"));
+        Assert.Equal(["300"], await PostgresCluster.QueryAsync(database, "select count(*) from entries"));
+        Assert.All(apps, app => Assert.DoesNotContain("cannot be used", app.Log.Text, StringComparison.Ordinal));
+        Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select deadlocks from pg_stat_database where datname = current_database()"));
+        await Task.WhenAll(apps.Select(app => app.DisposeAsync().AsTask()));
+    }
+
+    [Fact]
+    public async Task A_stored_message_keeps_its_signature() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        string body = app.Sns.Signed(FakeSns.SesBounce([Jane]).Replace("Your offers", @"\u0000 J\u00f6rg \ud83d", StringComparison.Ordinal));
+        await app.PostAsync(body);
+
+        var kept = Entry.Read(System.Text.Encoding.UTF8.GetBytes((await PostgresCluster.QueryAsync(database, "select entry from entries"))[0]))!.Message!;
+
+        var (sent, certificate) = (JsonElement.Parse(body), SigningCertificate.Parse(app.Sns.Pem)!);
+        Assert.Equal(sent.GetProperty("Signature").GetString(), kept.Signature);
+        Assert.Null(certificate.Verify(kept, 2, app.Clock.GetUtcNow()));
+    }
+
+    [Fact]
+    public async Task While_an_ending_connection_is_all_that_is_there_SNS_and_lookups_are_told_503_and_no_restart_is_needed() {
+        await using var own = new PostgresCluster();
+        string database = await own.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+        foreach (bool immediate in (bool[])[false, true]) {
+            await own.StopAsync(immediate);
+            string while503 = app.Sns.Bounce($"{immediate}@example.com", $"mail-{immediate}");
+            Assert.Equal((503, "the journal cannot be written now"), await app.PostAsync(while503));
+            foreach (string path in (string[])["/suppressed/" + Jane, "/history/" + Jane]) Assert.Equal(503, await app.StatusAsync(path));
+            Assert.Null(await Store(app).FindAsync([Jane]));
+            Assert.False(await Store(app).IsWritableAsync());
+            foreach (var ask in (Func<Task>[])[() => Store(app).StateAsync(), () => Store(app).CountsAsync(true, default), () => Store(app).SuppressionsVersionAsync(),
+                () => SuppressionsAsync(app)]) await Assert.ThrowsAsync<Unavailable>(ask);
+            await own.StartAsync();
+            Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
+            Assert.Equal(200, (await app.PostAsync(while503)).Status);
+            Assert.True(await Store(app).IsWritableAsync());
+        }
+        Assert.Equal(["3"], await PostgresCluster.QueryAsync(database, "select sum(n) from daily"));
+        Assert.Contains("PostgreSQL could not be used", Assert.Single((await Store(app).StateAsync()).Findings), StringComparison.Ordinal);
+        Assert.DoesNotContain("@example.com", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_server_that_may_lose_what_it_acknowledged_is_reported_and_left_as_it_is() {
+        string database = await cluster.NewDatabaseAsync();
+        string name = database.Split('=')[^1];
+        await PostgresCluster.ExecuteAsync(database, $"alter database {name} set synchronous_commit = off");
+        await using var app = await StartAsync(database);
+        Assert.StartsWith("synchronous_commit is off", Assert.Single((await Store(app).StateAsync()).Findings), StringComparison.Ordinal);
+        Assert.Equal(["off"], await PostgresCluster.QueryAsync(database, "show synchronous_commit"));
+    }
+
+    [Fact]
+    public async Task A_read_only_server_keeps_nothing_and_is_not_healthy_but_look_ups_go_on() {
+        string database = await cluster.NewDatabaseAsync();
+        await using (var app = await StartAsync(database)) await app.PostAsync(app.Sns.Bounce(Jane));
+        await using var standby = await StartAsync(database);
+        await PostgresCluster.ExecuteAsync(database, $"alter database {database.Split('=')[^1]} set default_transaction_read_only = on");
+        await PostgresCluster.ExecuteAsync(cluster.For("postgres"), $"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database.Split('=')[^1]}'");
+        Assert.Equal(503, (await standby.PostAsync(standby.Sns.Bounce(Joe))).Status);
+        Assert.Equal(503, (int)(await standby.Webhook.GetAsync("/health", TestContext.Current.CancellationToken)).StatusCode);
+        Assert.Equal(200, await standby.StatusAsync("/suppressed/" + Jane));
+    }
+
+    [Fact]
+    public async Task Suppressions_are_listed_in_order_after_any_address_and_the_version_changes_with_them() {
+        await using var app = await StartAsync(await cluster.NewDatabaseAsync());
+        Assert.Empty(await SuppressionsAsync(app));
+        string empty = await Store(app).SuppressionsVersionAsync();
+        await Task.WhenAll(Enumerable.Range(0, 1205).Select(number => Store(app).CommitAsync(Manual($"a{number:0000}@example.com", app.Clock.GetUtcNow()))));
+        await CommitAsync(app, Manual("Z@example.com", app.Clock.GetUtcNow()), Manual("\u00e9@example.com", app.Clock.GetUtcNow()));
+        string full = await Store(app).SuppressionsVersionAsync();
+        string[] all = await SuppressionsAsync(app);
+
+        Assert.Equal(1207, all.Length);
+        Assert.Equal(all.Order(StringComparer.Ordinal), all);
+        Assert.Equal(all[1001..], await SuppressionsAsync(app, all[1000]));
+        Assert.Empty(await SuppressionsAsync(app, all[^1]));
+        Assert.NotEqual(empty, full);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane)))).Status);
+        Assert.Equal(full, await Store(app).SuppressionsVersionAsync());
+        await CommitAsync(app, new Entry(app.Clock.GetUtcNow(), Lift: new(all[0])));
+        Assert.Equal(all[1..], await SuppressionsAsync(app));
+        Assert.NotEqual(full, await Store(app).SuppressionsVersionAsync());
+    }
+
+    [Fact]
+    public async Task Somebody_forgotten_is_nowhere_in_the_database_and_still_suppressed_and_others_are_as_before() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9");
+        string own = app.Sns.Bounce(Jane), both = app.Sns.Signed(FakeSns.SesComplaint(["Jane Doe <JANE@example.com>", Joe], "0100019a00000001-mail"));
+        foreach (string body in (string[])[own, both, app.Sns.Bounce("ejane@example.com", "0100019a00000002-mail"), app.Sns.Signed(FakeSns.SesDelivery(Jane, "0100019a00000003-mail")),
+            app.Sns.Signed("Dear jane@example.com, this is no event"), app.Sns.Signed(FakeSns.SesBounce([Joe], "0100019a00000004-mail").Replace("user unknown", "forwarded to <jane@example.com>", StringComparison.Ordinal))])
+            Assert.Equal(200, (await app.PostAsync(body)).Status);
+        string version = await Store(app).SuppressionsVersionAsync();
+
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+
+        string dump = string.Join('\n', await DumpAsync(database));
+        Assert.DoesNotMatch("(?i)(?<!e)jane@example.com", dump);
+        Assert.Contains("ejane@example.com", dump, StringComparison.Ordinal);
+        Assert.Empty(await app.HistoryAsync(Jane));
+        Assert.Equal(2, (await app.HistoryAsync(Joe)).Length);
+        var (status, known) = await app.GetAsync("/suppressed/" + Jane);
+        Assert.Equal((200, "complaint"), (status, known.GetProperty("reason").GetString()));
+        Assert.Equal([Joe, "ejane@example.com"], (await SuppressionsAsync(app)).OrderDescending());
+        Assert.NotEqual(version, await Store(app).SuppressionsVersionAsync());
+        Assert.Equal(3, (await Store(app).StateAsync()).Suppressed);
+        // A retry of what was forgotten brings nobody back, and what is new is judged under the hash.
+        foreach (string body in (string[])[own, both]) Assert.Equal(200, (await app.PostAsync(body)).Status);
+        Assert.Empty(await app.HistoryAsync(Jane));
+        Assert.DoesNotMatch("(?i)(?<!e)jane@example.com", string.Join('\n', await DumpAsync(database)));
+        await CommitAsync(app, new Entry(app.Clock.GetUtcNow(), Lift: new(Jane)));
+        Assert.Equal(404, await app.StatusAsync("/suppressed/" + Jane));
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync("nobody@example.com"));
+        Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(*) from suppressions where email like 'forgotten:%'"));
+    }
+
+    static async Task<string[]> DumpAsync(string database) {
+        string[] tables = await PostgresCluster.QueryAsync(database, "select tablename from pg_tables where schemaname = 'public' order by 1");
+        Assert.Contains("entries", tables);
+        var rows = new List<string>();
+        foreach (string table in tables) rows.AddRange(await PostgresCluster.QueryAsync(database, $"select row_to_json(t)::text from {table} as t"));
+        return [.. rows];
+    }
+
+    [Fact]
+    public async Task Changes_are_told_in_order_until_they_are_dropped_by_one_receiver_at_a_time() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9");
+        Assert.Empty(await Store(app).ChangesAsync(10));
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane])));
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane], "another-mail")));
+        await CommitAsync(app, new Entry(app.Clock.GetUtcNow(), Lift: new(Jane)));
+
+        var changes = await Store(app).ChangesAsync(10);
+
+        Assert.Equal([(Jane, null, "bounce"), (Jane, "bounce", "complaint"), (Jane, "complaint", null)], changes.Select(each => (each.Address, each.Before, each.Reason)));
+        Assert.Equal($"0100019a00000000-mail/bounce/Permanent/{Jane}", changes[0].Event);
+        Assert.Equal(changes.Take(2), await Store(app).ChangesAsync(2));
+        await using (var other = await StartAsync(database, "Hook:Url=http://localhost:9")) Assert.Empty(await Store(other).ChangesAsync(10));
+        await Store(app).ChangesAsync(10);
+        await Store(app).DropChangesAsync(changes[1].Number);
+        Assert.Equal([changes[2]], await Store(app).ChangesAsync(10));
+        await app.StopAsync();
+        await using var next = await StartAsync(database, "Hook:Url=http://localhost:9");
+        Assert.Equal([changes[2]], await Store(next).ChangesAsync(10));
+    }
+
+    [Fact]
+    public async Task A_change_that_becomes_visible_late_is_not_dropped_unheard() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9");
+        await CommitAsync(app, Manual(Jane, app.Clock.GetUtcNow()));
+        var told = Assert.Single(await Store(app).ChangesAsync(10));
+        await PostgresCluster.ExecuteAsync(database, "insert into changes (number, address, at) overriding system value values (0, 'late@example.com', now())");
+        await Store(app).DropChangesAsync(told.Number);
+        Assert.Equal("late@example.com", Assert.Single(await Store(app).ChangesAsync(10)).Address);
+    }
+
+    [Fact]
+    public async Task Without_a_hook_no_change_is_written() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select count(*) from changes"));
+    }
+
+    [Fact]
+    public async Task Email_events_can_be_partitioned_by_month_afterwards_and_whole_months_dropped() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        var now = DateTimeOffset.UtcNow; // of PostgreSQL's clock, and not of the receiver's
+        string[] mails = [$"0100{now.ToUnixTimeMilliseconds():x12}-mail", "0100019a00000000-mail"]; // this month, and October 2025
+        string partition = $"email_events_{now:yyyy_MM}";
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane, mails[0])));
+        await PostgresCluster.ExecuteAsync(database, File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "partition.sql")));
+        foreach (string mail in mails.Append(mails[0])) await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane, mail)));
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane, mails[1])));
+
+        Assert.Equal(2, (await app.HistoryAsync(Jane)).Length);
+        Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(*) from " + partition));
+        await PostgresCluster.ExecuteAsync(database, "drop table " + partition);
+        Assert.Single(await app.HistoryAsync(Jane));
+    }
 }

@@ -1,0 +1,31 @@
+-- Partitions email_events by the month in which a mail was sent, so that a month can be dropped at once:
+--   psql "$DATABASE" -f extras/partition.sql           (again each year; what has no partition lies in email_events_rest)
+--   drop table email_events_2026_11;
+-- An id begins with the milliseconds since 1970 that SES writes into a mail's id, so ranges of ids are ranges of time, and the primary key
+-- still tells duplicates. The receivers may run meanwhile: they wait.
+begin;
+lock table email_events;
+create function pg_temp.id_at(at date) returns uuid language sql as
+    $$ select (lpad(to_hex((extract(epoch from at::timestamp at time zone 'UTC') * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid $$;
+do $$
+declare
+    month date;
+begin
+    if (select relkind from pg_class where oid = 'email_events'::regclass) = 'r' then
+        alter table email_events rename to email_events_rest;
+        create table email_events (like email_events_rest including defaults) partition by range (id);
+        alter table email_events add primary key (id);
+        create index on email_events (sort_key);
+        create index on email_events (email, sort_key);
+        alter table email_events attach partition email_events_rest default;
+    end if;
+    for month in select generate_series(date_trunc('month', now()), now() + interval '13 months', interval '1 month') loop
+        continue when to_regclass('email_events_' || to_char(month, 'YYYY_MM')) is not null;
+        execute format('create table %I (like email_events including all)', 'email_events_' || to_char(month, 'YYYY_MM'));
+        execute format('with moved as (delete from email_events_rest where id >= %1$L and id < %2$L returning *) insert into %3$I select * from moved',
+            pg_temp.id_at(month), pg_temp.id_at((month + interval '1 month')::date), 'email_events_' || to_char(month, 'YYYY_MM'));
+        execute format('alter table email_events attach partition %I for values from (%L) to (%L)', 'email_events_' || to_char(month, 'YYYY_MM'),
+            pg_temp.id_at(month), pg_temp.id_at((month + interval '1 month')::date));
+    end loop;
+end $$;
+commit;
