@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json;
 using Microsoft.Extensions.DependencyInjection;
 
@@ -271,5 +272,95 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(*) from " + partition));
         await PostgresCluster.ExecuteAsync(database, "drop table " + partition);
         Assert.Single(await app.HistoryAsync(Jane));
+    }
+}
+
+/// <summary>FeedbackReceiver copy: from the journal of a LiteDB receiver into PostgreSQL.</summary>
+public sealed class JournalCopyTests(PostgresCluster cluster) {
+    const string Jane = "jane@example.com";
+
+    static async Task<(int Code, string Output)> CopyAsync(string folder, string database) {
+        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll"), "copy", "--Sns:TopicArns:0=" + FakeSns.TopicArn,
+            "--Journal:Directory=" + Path.Combine(folder, "journal"), "--ConnectionStrings:Feedback=" + database]) {
+            RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = folder,
+        };
+        using var process = Process.Start(start)!;
+        var errors = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
+        string output = await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        return (process.ExitCode, output + await errors);
+    }
+
+    static async Task FillAsync(ReceiverApp app, int from) {
+        for (int number = from; number < from + 20; number++)
+            foreach (string body in (string[])[app.Sns.Bounce($"a{number}@example.com", $"mail-{number}", number % 5 == 0 ? "Transient" : "Permanent"),
+                app.Sns.Signed(FakeSns.SesComplaint([$"c{number}@example.com"], $"mail-{number}")), app.Sns.Signed(FakeSns.SesDelivery($"d{number}@example.com", $"mail-{number}")),
+                app.Sns.Signed($"no event {number}")]) Assert.Equal(200, (await app.PostAsync(body)).Status);
+        using var lift = await app.Private.DeleteAsync(new Uri($"/suppressed/a{from + 1}@example.com", UriKind.Relative), TestContext.Current.CancellationToken);
+        using var put = await app.Private.PutAsync(new Uri($"/suppressed/{Jane}", UriKind.Relative), new StringContent("""{"note":"by phone"}"""), TestContext.Current.CancellationToken);
+    }
+
+    [Fact]
+    public async Task Everything_in_the_journal_is_in_PostgreSQL_and_to_copy_again_adds_only_what_came_since() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var lite = await ReceiverApp.StartAsync();
+        await FillAsync(lite, 0);
+        var (code, output) = await CopyAsync(lite.Folder, database); // while the other receives
+        Assert.True(code == 0, output);
+        await FillAsync(lite, 100);
+        for (int again = 0; again < 2; again++) (code, output) = await CopyAsync(lite.Folder, database);
+
+        Assert.True(code == 0, output);
+        Assert.Matches(@"email_bounces +40 +40\r?\n.*email_complaints +40 +40\r?\n.*email_events +40 +40\r?\naddresses suppressed +71 +71\r?\nunread +40 +40\r?\nAll of the journal", output);
+        await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database], lite.Folder, lite.Sns);
+        foreach (string address in (string[])[Jane, "a0@example.com", "a1@example.com", "a2@example.com", "c119@example.com", "d100@example.com"])
+            foreach (string path in (string[])["/suppressed/", "/history/"]) {
+                var (here, there) = (await lite.GetAsync(path + address), await app.GetAsync(path + address));
+                Assert.Equal(here.Status, there.Status);
+                Assert.True(JsonElement.DeepEquals(here.Json, there.Json), $"{here.Json}\n{there.Json}");
+            }
+        Assert.Equal(["120"], await PostgresCluster.QueryAsync(database, "select sum(n)::bigint from daily"));
+    }
+
+    [Fact]
+    public async Task What_is_no_line_or_half_a_line_is_left_and_told() {
+        string database = await cluster.NewDatabaseAsync();
+        string folder = Lines.FolderOf([Lines.Bounce(Jane), "rubbish}", ""]);
+        File.AppendAllText(Lines.SegmentIn(folder), Lines.Bounce("torn@example.com")[..200]);
+
+        var (code, output) = await CopyAsync(folder, database);
+
+        Assert.Equal((0, true), (code, output.StartsWith("1 entries in ", StringComparison.Ordinal)));
+        Assert.Contains(", 1 lines that are none", output, StringComparison.Ordinal);
+        Assert.Equal([Jane], await PostgresCluster.QueryAsync(database, "select email from suppressions"));
+    }
+
+    [Fact]
+    public async Task Whom_the_LiteDB_receiver_forgot_is_known_to_PostgreSQL_too() {
+        string database = await cluster.NewDatabaseAsync();
+        byte[] key = [.. Enumerable.Range(1, 32).Select(number => (byte)number)];
+        string alias = "forgotten:" + Convert.ToHexStringLower(System.Security.Cryptography.HMACSHA256.HashData(key, System.Text.Encoding.UTF8.GetBytes(Jane)));
+        string folder = Lines.FolderOf($$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"complaint","Since":"2026-11-24T07:00:00+00:00"}}}""");
+        File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
+
+        var (code, output) = await CopyAsync(folder, database);
+
+        Assert.True(code == 0, output);
+        await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database]);
+        Assert.Equal("complaint", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
+        key[0]++;
+        File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
+        (code, output) = await CopyAsync(folder, database);
+        Assert.Equal((1, true), (code, output.Contains("people were forgotten under another key", StringComparison.Ordinal)));
+    }
+
+    [Fact]
+    public async Task Without_a_journal_or_a_database_the_copy_says_what_is_missing() {
+        string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
+        var (code, output) = await CopyAsync(folder, "Filename=feedback.db");
+        Assert.Equal((1, "FeedbackReceiver: copy: ConnectionStrings:Feedback is where to copy to: Host=...;Database=...;Username=..."), (code, output.Trim()));
+        (code, output) = await CopyAsync(folder, await cluster.NewDatabaseAsync());
+        Assert.Equal(1, code);
+        Assert.Contains("there is no journal in Journal:Directory", output, StringComparison.Ordinal);
     }
 }
