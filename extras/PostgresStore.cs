@@ -27,12 +27,13 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     ILogger<PostgresStore> logger) : IFeedbackStore {
     /// <summary>The version of the schema that this program writes.</summary>
     public const int Schema = 1;
-    const int MaxWaiting = 10_000, MostAtOnce = 512, MostCharacters = 4 << 20, Writers = 2, Askers = 2, Page = 1000;
+    const int MaxWaiting = 10_000, MostAtOnce = 512, MostCharacters = 4 << 20, Writers = 2, Askers = 2, Page = 1000, Shards = 8;
     readonly Channel<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)> _queue =
         Channel.CreateBounded<(PreparedEntry, TaskCompletionSource<Commit>)>(MaxWaiting);
     readonly Channel<(string Address, TaskCompletionSource<Known?> Told)> _asked =
         Channel.CreateBounded<(string, TaskCompletionSource<Known?>)>(MaxWaiting);
     readonly bool _keepsChanges = !string.IsNullOrEmpty(configuration["Hook:Url"]);
+    readonly int _firstShard = Random.Shared.Next(Shards);
     readonly SemaphoreSlim _telling = new(1);
     readonly ConcurrentDictionary<string, DateTimeOffset> _seen = []; // what was last written of a topic
     Task[] _loops = [];
@@ -73,7 +74,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             } catch (Exception e) when (e is NpgsqlException or TimeoutException) {
                 throw new Refusal("ConnectionStrings:Feedback: " + (e.InnerException is null ? e.Message : $"{e.Message}: {e.InnerException.Message}"));
             }
-        _loops = [.. Enumerable.Range(0, Writers).Select(_ => Task.Run(WriteUntilStoppedAsync)),
+        _loops = [.. Enumerable.Range(0, Writers).Select(writer => Task.Run(() => WriteUntilStoppedAsync(writer))),
             .. Enumerable.Range(0, Askers).Select(_ => Task.Run(AskUntilStoppedAsync))];
     }
     /// <summary>Answers what waits.</summary>
@@ -92,24 +93,24 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             : Task.FromResult(_queue.Reader.Completion.IsCompleted ? Commit.Unwritable : Commit.Busy);
     }
 
-    async Task WriteUntilStoppedAsync() {
+    async Task WriteUntilStoppedAsync(int writer) {
         var batch = new List<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)>();
         while (await _queue.Reader.WaitToReadAsync()) {
             for (long length = 0; batch.Count < MostAtOnce && length < MostCharacters && _queue.Reader.TryRead(out var next); length += next.Entry.Length)
                 batch.Add(next);
-            var commit = await KeepAsync(batch.ConvertAll(each => each.Entry));
+            var commit = await KeepAsync(batch.ConvertAll(each => each.Entry), writer);
             foreach (var (_, told) in batch) told.SetResult(commit);
             batch.Clear();
         }
     }
     /// <summary>Keeps entries, in their order. May be told more than once of the same.</summary>
-    public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries) {
+    public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries, int writer = 0) {
         for (int attempt = 1; entries.Count > 0; attempt++)
             try {
-                await WriteAsync(entries);
+                await WriteAsync(entries, writer);
                 return Commit.Kept;
             } catch (Exception e) { // whatever escaped here would end the writer
-                if (!IsOfTheServer(e)) return await KeepEachAsync(entries, e);
+                if (!IsOfTheServer(e)) return await KeepEachAsync(entries, writer, e);
                 if (attempt > (IsConflict(e) ? 8 : 1) || !(IsConflict(e) || IsLost(e))) return Trouble(e);
                 // A lost connection is tried again at once, on a new one: after a restart of the server every idle one is dead.
                 // Whether COMMIT came through does not matter, since ids tell.
@@ -119,11 +120,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
     // No batch is lost over one entry, and no entry over one member: what PostgreSQL will not hold (a number of 200,000 digits) is
     // kept as text, else as unread.
-    async Task<Commit> KeepEachAsync(IReadOnlyList<PreparedEntry> entries, Exception reason) {
+    async Task<Commit> KeepEachAsync(IReadOnlyList<PreparedEntry> entries, int writer, Exception reason) {
         var all = Commit.Kept;
         foreach (var entry in entries) {
             var simpler = entries.Count > 1 ? entry : entry.Simpler((reason as PostgresException)?.SqlState ?? reason.GetType().Name);
-            if ((simpler is null ? Trouble(reason) : await KeepAsync([simpler])) is not Commit.Kept and var commit) all = commit;
+            if ((simpler is null ? Trouble(reason) : await KeepAsync([simpler], writer)) is not Commit.Kept and var commit) all = commit;
         }
         return all;
     }
@@ -145,10 +146,10 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         return Commit.Unwritable;
     }
 
-    async Task WriteAsync(IReadOnlyList<PreparedEntry> entries) {
+    async Task WriteAsync(IReadOnlyList<PreparedEntry> entries, int writer) {
         await using var connection = await source.OpenConnectionAsync();
         await using var transaction = await connection.BeginTransactionAsync(IsolationLevel.ReadCommitted);
-        var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, address => Alias(address));
+        var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, Alias);
         await using (var insert = new NpgsqlBatch(connection)) {
             foreach (var command in batch.Insert()) insert.BatchCommands.Add(command);
             await using var reader = await insert.ExecuteReaderAsync();
@@ -157,7 +158,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         if (!batch.LockedAll) throw new Overtaken(); // somebody was forgotten meanwhile
         batch.Judge();
         await using (var update = new NpgsqlBatch(connection)) {
-            foreach (var command in batch.Update(_keepsChanges, _seen)) update.BatchCommands.Add(command);
+            foreach (var command in batch.Update((short)((_firstShard + writer) % Shards), _keepsChanges, _seen)) update.BatchCommands.Add(command);
             if (update.BatchCommands.Count > 0) await update.ExecuteNonQueryAsync();
         }
         await transaction.CommitAsync();
@@ -195,10 +196,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             return known;
         } catch (Unavailable) { return null; }
     }
-    // Of a forgotten person only a keyed hash is known. The key lies in `meta`.
-    string Alias(string address) => Alias(_forgetKey, address);
-    public static string Alias(byte[] key, string address) =>
-        "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
+    /// <summary>Under what somebody is known who was forgotten: a hash, keyed by what lies in `meta`.</summary>
+    public string Alias(string address) => "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(_forgetKey, Encoding.UTF8.GetBytes(address)));
 
     public async Task<bool> IsWritableAsync() {
         try {
@@ -497,7 +496,7 @@ sealed class PostgresBatch {
     public IEnumerable<NpgsqlBatchCommand> Lock() {
         if (_addresses.Count == 0) yield break;
         yield return Command("insert into suppressions (email) select unnest($1::text[]) on conflict (email) do nothing", P<string[]>([.. _addresses]));
-        yield return Command(Sql.Lock, P<string[]>([.. _addresses, .. _addresses.Select(_alias)]));
+        yield return Command(Sql.Lock, P<string[]>([.. _addresses.Concat(_addresses.Select(_alias)).Order(StringComparer.Ordinal)]));
     }
 
     public async Task ReadInsertedAsync(NpgsqlDataReader reader) {
@@ -563,14 +562,14 @@ sealed class PostgresBatch {
     }
 
     /// <summary>What follows, in the order in which everybody locks.</summary>
-    public IEnumerable<NpgsqlBatchCommand> Update(bool keepsChanges, ConcurrentDictionary<string, DateTimeOffset> seen) {
+    public IEnumerable<NpgsqlBatchCommand> Update(short shard, bool keepsChanges, ConcurrentDictionary<string, DateTimeOffset> seen) {
         foreach (var table in Sql.Tables)
             if (_unwanted.FindAll(id => table.Holds(_events[id].Kind)) is { Count: > 0 } unwanted)
                 yield return Command($"delete from {table.Name} where id = any($1)", P(unwanted.ToArray()));
-        if (_changed.Count > 0) yield return UpdateSuppressions(Sql.UpdateSuppressions, [.. _changed]);
+        if (_changed.Count > 0) yield return UpdateSuppressions([.. _changed]);
         if (_empty.Count > 0) yield return Command("delete from suppressions where email = any($1)", P<string[]>([.. _empty]));
         foreach (var (table, counts) in ((string, SortedDictionary<string, long>)[])[("daily", _daily), ("hourly", _hourly), ("totals", _totals)])
-            if (counts.Count > 0) yield return Command(Sql.Add(table), P<string[]>([.. counts.Keys]), P<long[]>([.. counts.Values]));
+            if (counts.Count > 0) yield return Command(Sql.Add(table), P<string[]>([.. counts.Keys]), P<long[]>([.. counts.Values]), P(shard));
         // Once a second and receiver, or everybody would wait for one row.
         foreach (var topic in _topics.Values.Where(topic => IsDue(topic, seen)))
             yield return Command(Sql.See, P(topic.TopicArn), Time(topic.ConfirmedAt), Time(topic.UnsubscribedAt), Time(topic.ValidatedAt), Time(topic.LastAt),
@@ -584,7 +583,7 @@ sealed class PostgresBatch {
                     Text(after.Reason), P(at.UtcDateTime), Text(after.Event));
     }
 
-    NpgsqlBatchCommand UpdateSuppressions(string sql, string[] addresses) => Command(sql, P(addresses),
+    NpgsqlBatchCommand UpdateSuppressions(string[] addresses) => Command(Sql.UpdateSuppressions, P(addresses),
         P(Array.ConvertAll(addresses, address => _known[address].Reason)),
         P(Array.ConvertAll(addresses, address => _known[address].Suppressed ? _known[address].Since.UtcDateTime : (DateTime?)null)),
         P(Array.ConvertAll(addresses, address => JsonOf(_known[address]))));
@@ -614,9 +613,9 @@ sealed class PostgresBatch {
         yield return Command("delete from suppressions where email = $1", P(address));
         if (!_known.ContainsKey(alias) && kept != Known.Nothing) {
             _known[alias] = kept;
-            yield return UpdateSuppressions(Sql.InsertSuppressions, [alias]);
+            yield return UpdateSuppressions([alias]);
         }
-        yield return Command(Sql.Add("totals"), P<string[]>(["version"]), P<long[]>([1]));
+        yield return Command(Sql.Add("totals"), P<string[]>(["version"]), P<long[]>([1]), P((short)0));
         yield return Command("delete from changes where address = $1", P(address));
     }
 }
@@ -651,14 +650,15 @@ static class Sql {
 
     public const string InsertEntries = """
         insert into entries (id, at, entry) select * from unnest($1::uuid[], $2::timestamptz[], $3::text[]) on conflict (id) do nothing returning id
-        """, Find = "select email, known::text from suppressions where email = any($1)",
-        Lock = "select email, known::text from suppressions where email = any($1) order by email for update",
-        UpdateSuppressions = """
-        update suppressions as s set reason = each.reason, since = each.since, known = each.known::jsonb
-        from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as each (email, reason, since, known) where s.email = each.email
-        """, InsertSuppressions = """
+        """, // One probe of the index for each address, whatever the planner believes of a table that was empty a minute ago; in the order of the array.
+        Find = """
+        select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email limit 1) as found
+        """, Lock = """
+        select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email for update) as found
+        """, UpdateSuppressions = """
         insert into suppressions (email, reason, since, known) select email, reason, since, known::jsonb
         from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as each (email, reason, since, known)
+        on conflict (email) do update set reason = excluded.reason, since = excluded.since, known = excluded.known
         """, Suppressions = """
         select email, known::text from suppressions where email > $1 and reason is not null and email not like 'forgotten:%' order by email limit $2
         """, See = """
@@ -667,9 +667,9 @@ static class Sql {
         unsubscribed_at = greatest(s.unsubscribed_at, excluded.unsubscribed_at), validated_at = greatest(s.validated_at, excluded.validated_at),
         last_at = greatest(s.last_at, excluded.last_at), signature_version = excluded.signature_version, doubled_at = greatest(s.doubled_at, excluded.doubled_at)
         """;
-    /// <summary>Adds to counters. Each is kept in four parts, so that four transactions can raise it at a time; its value is their sum.</summary>
+    /// <summary>Adds to counters. Each is kept in parts, one for a writer, so that nobody waits for another's COMMIT; its value is their sum.</summary>
     public static string Add(string table) => $"""
-        insert into {table} as c ({(table == "totals" ? "name" : "key")}, shard, n) select key, pg_backend_pid() % 4, n from unnest($1::text[], $2::bigint[]) as each (key, n)
+        insert into {table} as c ({(table == "totals" ? "name" : "key")}, shard, n) select key, $3, n from unnest($1::text[], $2::bigint[]) as each (key, n)
         on conflict ({(table == "totals" ? "name" : "key")}, shard) do update set n = c.n + excluded.n
         """;
     public static string Naming(string table, string column) =>
@@ -840,7 +840,9 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         await using var app = Receiver.Build(args);
         var store = app.Services.GetService<PostgresStore>()
             ?? throw new Refusal("copy: ConnectionStrings:Feedback is where to copy to: Host=...;Database=...;Username=...");
-        return await new JournalCopy(store, app.Services.GetRequiredService<NpgsqlDataSource>(), app.Services.GetRequiredService<IOptions<ReceiverOptions>>()).CopyAsync();
+        try {
+            return await new JournalCopy(store, app.Services.GetRequiredService<NpgsqlDataSource>(), app.Services.GetRequiredService<IOptions<ReceiverOptions>>()).CopyAsync();
+        } catch (Exception e) when (e is NpgsqlException or TimeoutException) { throw new Refusal("copy: PostgreSQL cannot be used: " + e.Message); }
     }
 
     async Task<int> CopyAsync() {
@@ -912,6 +914,7 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         if (prepared.Unread is not null) _unread.Add(prepared.Id);
     }
     void Judge(string address, Func<Known, Known> judge) {
+        if (store.Alias(address) is var alias && _known.ContainsKey(alias)) address = alias;
         if (judge(_known.GetValueOrDefault(address, Known.Nothing)) is var known && !ReferenceEquals(known, Known.Nothing)) _known[address] = known;
     }
 
