@@ -2,7 +2,7 @@
 // brings the journal of a LiteDB receiver over. There is no journal here: a 200 is sent after COMMIT, and synchronous_commit is left
 // as the server has it.
 //
-//   POST /sns -> verified -> queue -> a few writers, each: one transaction for all that waits -> COMMIT -> 200
+//   POST /sns -> verified -> queue -> the writer: one transaction for all that waits -> COMMIT -> 200
 //
 // A transaction locks in one order, whoever runs it: entries, events, suppressions, roll-ups, each by key. So none waits in a circle.
 // Ids make all of it idempotent: what SNS sends again, or to another receiver, is known by its id and changes nothing.
@@ -27,13 +27,13 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     ILogger<PostgresStore> logger) : IFeedbackStore {
     /// <summary>The version of the schema that this program writes.</summary>
     public const int Schema = 1;
-    const int MaxWaiting = 10_000, MostAtOnce = 512, MostCharacters = 4 << 20, Writers = 2, Askers = 2, Page = 1000, Shards = 8;
+    const int MaxWaiting = 10_000, MostAtOnce = 512, MostCharacters = 4 << 20, Askers = 2, Page = 1000;
     readonly Channel<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)> _queue =
         Channel.CreateBounded<(PreparedEntry, TaskCompletionSource<Commit>)>(MaxWaiting);
     readonly Channel<(string Address, TaskCompletionSource<Known?> Told)> _asked =
         Channel.CreateBounded<(string, TaskCompletionSource<Known?>)>(MaxWaiting);
     readonly bool _keepsChanges = !string.IsNullOrEmpty(configuration["Hook:Url"]);
-    readonly int _firstShard = Random.Shared.Next(Shards);
+    readonly short _shard = (short)Random.Shared.Next(16);
     readonly SemaphoreSlim _telling = new(1);
     readonly ConcurrentDictionary<string, DateTimeOffset> _seen = []; // what was last written of a topic
     Task[] _loops = [];
@@ -74,8 +74,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             } catch (Exception e) when (e is NpgsqlException or TimeoutException) {
                 throw new Refusal("ConnectionStrings:Feedback: " + (e.InnerException is null ? e.Message : $"{e.Message}: {e.InnerException.Message}"));
             }
-        _loops = [.. Enumerable.Range(0, Writers).Select(writer => Task.Run(() => WriteUntilStoppedAsync(writer))),
-            .. Enumerable.Range(0, Askers).Select(_ => Task.Run(AskUntilStoppedAsync))];
+        _loops = [Task.Run(WriteUntilStoppedAsync, CancellationToken.None), .. Enumerable.Range(0, Askers).Select(_ => Task.Run(AskUntilStoppedAsync, CancellationToken.None))];
     }
     /// <summary>Answers what waits.</summary>
     public async Task StopAsync(CancellationToken cancellationToken) {
@@ -85,7 +84,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         await LetGoAsync();
     }
 
-    // ---- Writing
+    // ---- Writing: one writer takes whatever waits, writes it in one transaction, and only then answers, as the journal's does.
 
     public Task<Commit> CommitAsync(Entry entry) {
         var told = new TaskCompletionSource<Commit>(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -93,24 +92,24 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             : Task.FromResult(_queue.Reader.Completion.IsCompleted ? Commit.Unwritable : Commit.Busy);
     }
 
-    async Task WriteUntilStoppedAsync(int writer) {
+    async Task WriteUntilStoppedAsync() {
         var batch = new List<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)>();
         while (await _queue.Reader.WaitToReadAsync()) {
             for (long length = 0; batch.Count < MostAtOnce && length < MostCharacters && _queue.Reader.TryRead(out var next); length += next.Entry.Length)
                 batch.Add(next);
-            var commit = await KeepAsync(batch.ConvertAll(each => each.Entry), writer);
+            var commit = await KeepAsync(batch.ConvertAll(each => each.Entry));
             foreach (var (_, told) in batch) told.SetResult(commit);
             batch.Clear();
         }
     }
     /// <summary>Keeps entries, in their order. May be told more than once of the same.</summary>
-    public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries, int writer = 0) {
+    public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries) {
         for (int attempt = 1; entries.Count > 0; attempt++)
             try {
-                await WriteAsync(entries, writer);
+                await WriteAsync(entries);
                 return Commit.Kept;
             } catch (Exception e) { // whatever escaped here would end the writer
-                if (!IsOfTheServer(e)) return await KeepEachAsync(entries, writer, e);
+                if (!IsOfTheServer(e)) return await KeepEachAsync(entries, e);
                 if (attempt > (IsConflict(e) ? 8 : 1) || !(IsConflict(e) || IsLost(e))) return Trouble(e);
                 // A lost connection is tried again at once, on a new one: after a restart of the server every idle one is dead.
                 // Whether COMMIT came through does not matter, since ids tell.
@@ -120,11 +119,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
     // No batch is lost over one entry, and no entry over one member: what PostgreSQL will not hold (a number of 200,000 digits) is
     // kept as text, else as unread.
-    async Task<Commit> KeepEachAsync(IReadOnlyList<PreparedEntry> entries, int writer, Exception reason) {
+    async Task<Commit> KeepEachAsync(IReadOnlyList<PreparedEntry> entries, Exception reason) {
         var all = Commit.Kept;
         foreach (var entry in entries) {
             var simpler = entries.Count > 1 ? entry : entry.Simpler((reason as PostgresException)?.SqlState ?? reason.GetType().Name);
-            if ((simpler is null ? Trouble(reason) : await KeepAsync([simpler], writer)) is not Commit.Kept and var commit) all = commit;
+            if ((simpler is null ? Trouble(reason) : await KeepAsync([simpler])) is not Commit.Kept and var commit) all = commit;
         }
         return all;
     }
@@ -146,11 +145,12 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         return Commit.Unwritable;
     }
 
-    async Task WriteAsync(IReadOnlyList<PreparedEntry> entries, int writer) {
+    async Task WriteAsync(IReadOnlyList<PreparedEntry> entries) {
         await using var connection = await source.OpenConnectionAsync();
-        await using var transaction = await connection.BeginTransactionAsync(IsolationLevel.ReadCommitted);
         var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, Alias);
+        // BEGIN and COMMIT travel with the others, so that a transaction takes two round trips, however many entries it has.
         await using (var insert = new NpgsqlBatch(connection)) {
+            insert.BatchCommands.Add(new("begin isolation level read committed"));
             foreach (var command in batch.Insert()) insert.BatchCommands.Add(command);
             await using var reader = await insert.ExecuteReaderAsync();
             await batch.ReadInsertedAsync(reader);
@@ -158,10 +158,10 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         if (!batch.LockedAll) throw new Overtaken(); // somebody was forgotten meanwhile
         batch.Judge();
         await using (var update = new NpgsqlBatch(connection)) {
-            foreach (var command in batch.Update((short)((_firstShard + writer) % Shards), _keepsChanges, _seen)) update.BatchCommands.Add(command);
-            if (update.BatchCommands.Count > 0) await update.ExecuteNonQueryAsync();
+            foreach (var command in batch.Update(_shard, _keepsChanges, _seen)) update.BatchCommands.Add(command);
+            update.BatchCommands.Add(new("commit"));
+            await update.ExecuteNonQueryAsync();
         }
-        await transaction.CommitAsync();
         batch.Remember(_seen);
     }
 
@@ -172,7 +172,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         var asked = new List<(string Address, TaskCompletionSource<Known?> Told)>();
         while (await _asked.Reader.WaitToReadAsync()) {
             while (asked.Count < MostAtOnce && _asked.Reader.TryRead(out var next)) asked.Add(next);
-            var known = await FindAsync(asked.ConvertAll(each => each.Address));
+            Known[]? known = null;
+            try { known = await FindAsync(asked.ConvertAll(each => each.Address)); } catch (Exception e) { Trouble(e); } // whatever escaped would end all look-ups
             for (int i = 0; i < asked.Count; i++) asked[i].Told.SetResult(known?[i]);
             asked.Clear();
         }
@@ -188,7 +189,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         try {
             for (int from = 0; from < known.Length; from += Page * 10) {
                 string[] asked = [.. addresses.Skip(from).Take(Page * 10).Select(PreparedEntry.Clean)], aliases = Array.ConvertAll(asked, Alias);
-                var found = await ReadAsync(Sql.Find, row => (row.GetString(0), row.GetString(1)), P<string[]>([.. asked, .. aliases]));
+                var found = await ReadAsync(Sql.Find, row => (row.GetString(0), row.GetString(1)), P<string[]>([.. asked.Concat(aliases).Distinct()]));
                 var all = found.ToDictionary(each => each.Item1, each => each.Item2, StringComparer.Ordinal);
                 for (int i = 0; i < asked.Length; i++)
                     known[from + i] = (all.GetValueOrDefault(aliases[i]) ?? all.GetValueOrDefault(asked[i])) is { } json ? PostgresBatch.KnownOf(json) : Known.Nothing;
@@ -417,9 +418,19 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id,
         && long.TryParse(mail.AsSpan(4, 12), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out long sent) ? sent : 0;
 
     static Feedback Clean(Feedback each) => each with {
-        Kind = Clean(each.Kind), Address = Clean(each.Address), Recipient = Clean(each.Recipient), Type = CleanOrNull(each.Type), SubType = CleanOrNull(each.SubType),
-        Status = CleanOrNull(each.Status), Detail = CleanOrNull(each.Detail), MailId = CleanOrNull(each.MailId), Subject = CleanOrNull(each.Subject),
-        Source = CleanOrNull(each.Source), ConfigurationSet = CleanOrNull(each.ConfigurationSet), Tags = CleanJson(each.Tags), Mail = CleanJson(each.Mail),
+        Kind = Clean(each.Kind),
+        Address = Clean(each.Address),
+        Recipient = Clean(each.Recipient),
+        Type = CleanOrNull(each.Type),
+        SubType = CleanOrNull(each.SubType),
+        Status = CleanOrNull(each.Status),
+        Detail = CleanOrNull(each.Detail),
+        MailId = CleanOrNull(each.MailId),
+        Subject = CleanOrNull(each.Subject),
+        Source = CleanOrNull(each.Source),
+        ConfigurationSet = CleanOrNull(each.ConfigurationSet),
+        Tags = CleanJson(each.Tags),
+        Mail = CleanJson(each.Mail),
     };
     /// <summary>Text that PostgreSQL can hold: U+FFFD where there was U+0000 or half a surrogate pair.</summary>
     public static string Clean(string text) {
@@ -557,7 +568,9 @@ sealed class PostgresBatch {
             ConfirmedAt = message.Type == Envelope.SubscriptionConfirmation ? at : seen.ConfirmedAt,
             UnsubscribedAt = message.Type == Envelope.UnsubscribeConfirmation ? at : seen.UnsubscribedAt,
             ValidatedAt = prepared.Entry.Event.Validates ? at : seen.ValidatedAt,
-            DoubledAt = doubled ? at : seen.DoubledAt, LastAt = at, SignatureVersion = message.SignatureVersion,
+            DoubledAt = doubled ? at : seen.DoubledAt,
+            LastAt = at,
+            SignatureVersion = message.SignatureVersion,
         };
     }
 
@@ -607,8 +620,12 @@ sealed class PostgresBatch {
         var known = _known.GetValueOrDefault(address, Known.Nothing);
         const string because = "It was suppressed before its owner asked to be forgotten.";
         var kept = known with {
-            Because = known.Suppressed ? because : null, SoftBecause = known.SoftBecause is null ? null : because, Event = null, Note = null,
-            DeliveredMails = null, SoftBounces = null,
+            Because = known.Suppressed ? because : null,
+            SoftBecause = known.SoftBecause is null ? null : because,
+            Event = null,
+            Note = null,
+            DeliveredMails = null,
+            SoftBounces = null,
         };
         yield return Command("delete from suppressions where email = $1", P(address));
         if (!_known.ContainsKey(alias) && kept != Known.Nothing) {
@@ -667,7 +684,7 @@ static class Sql {
         unsubscribed_at = greatest(s.unsubscribed_at, excluded.unsubscribed_at), validated_at = greatest(s.validated_at, excluded.validated_at),
         last_at = greatest(s.last_at, excluded.last_at), signature_version = excluded.signature_version, doubled_at = greatest(s.doubled_at, excluded.doubled_at)
         """;
-    /// <summary>Adds to counters. Each is kept in parts, one for a writer, so that nobody waits for another's COMMIT; its value is their sum.</summary>
+    /// <summary>Adds to counters. Each is kept in parts, so that few receivers wait for another's COMMIT; its value is their sum.</summary>
     public static string Add(string table) => $"""
         insert into {table} as c ({(table == "totals" ? "name" : "key")}, shard, n) select key, $3, n from unnest($1::text[], $2::bigint[]) as each (key, n)
         on conflict ({(table == "totals" ? "name" : "key")}, shard) do update set n = c.n + excluded.n

@@ -83,7 +83,7 @@ public sealed class PostgresFaultTests {
         var messages = Sign();
         Directory.CreateDirectory(Path.Combine(_folder, "certificates"));
         foreach (var sns in _sns) File.WriteAllText(Path.Combine(_folder, "certificates", sns.Name), sns.Pem);
-        OwnProcess[] receivers = [.. await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => OwnProcess.StartAsync(_folder, ("ConnectionStrings__Feedback", database))))];
+        OwnProcess[] receivers = [.. await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => OwnProcess.StartAsync(_folder, "ConnectionStrings__Feedback=" + database)))];
         var (proxy, url) = await BalanceAsync(receivers);
         try {
             using var client = new HttpClient(new SocketsHttpHandler { MaxConnectionsPerServer = Connections }) { BaseAddress = url };

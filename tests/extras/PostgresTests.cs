@@ -340,7 +340,7 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
         string database = await cluster.NewDatabaseAsync();
         byte[] key = [.. Enumerable.Range(1, 32).Select(number => (byte)number)];
         string alias = "forgotten:" + Convert.ToHexStringLower(System.Security.Cryptography.HMACSHA256.HashData(key, System.Text.Encoding.UTF8.GetBytes(Jane)));
-        string folder = Lines.FolderOf($$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"complaint","Since":"2026-11-24T07:00:00+00:00"}}}""");
+        string folder = Lines.FolderOf($$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"complaint","Since":"2026-11-24T07:00:00+00:00"} } }""");
         File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
 
         var (code, output) = await CopyAsync(folder, database);
