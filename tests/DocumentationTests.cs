@@ -44,7 +44,7 @@ public sealed partial class DocumentationTests {
     }
 
     [Fact]
-    public void The_README_stays_within_400_lines() => Assert.InRange(Readme.Split('\n').Length, 1, 401);
+    public void The_README_stays_within_450_lines() => Assert.InRange(Readme.Split('\n').Length, 1, 451);
 
     static IEnumerable<string> Leaves(JsonElement json, string path) => json.ValueKind == JsonValueKind.Object
         ? json.EnumerateObject().SelectMany(member => Leaves(member.Value, path.Length == 0 ? member.Name : path + ":" + member.Name))

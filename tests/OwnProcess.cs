@@ -17,6 +17,8 @@ sealed partial class OwnProcess : IDisposable {
     public HttpClient Webhook { get; private set; } = null!;
     public HttpClient Private { get; private set; } = null!;
 
+    public bool HasEnded => _process.HasExited;
+
     /// <summary>Everything that it wrote so far.</summary>
     public string Output => string.Join("\n", _output);
 
