@@ -12,12 +12,12 @@ using Microsoft.OpenApi;
 static partial class Extras {
     static partial void AddReports(WebApplicationBuilder builder) {
         builder.Services.ConfigureHttpJsonOptions(json => json.SerializerOptions.TypeInfoResolverChain.Insert(0, ReportsJson.Default));
-        builder.Services.AddSingleton<Doctor>().AddSingleton<ReportThreads>()
+        builder.Services.AddSingleton<ReportThreads>().AddSingleton<Doctor>()
+            .AddHostedService(services => services.GetRequiredService<Doctor>())
             .AddOpenApi(openApi => openApi.AddDocumentTransformer(Contract.DescribeAsync));
     }
 
     static partial void MapReports(WebApplication app) {
-        app.Services.GetRequiredService<Doctor>(); // it listens from the start
         app.MapGet("/bounces", EventPages.BouncesAsync);
         app.MapGet("/complaints", EventPages.ComplaintsAsync);
         app.MapGet("/events", EventPages.EventsAsync);
@@ -430,28 +430,28 @@ sealed record StatusReport(bool Ok, IReadOnlyList<Finding> Findings, IReadOnlyLi
     RateLines Lines, IReadOnlyList<RefusedMessage> Refusals, StoreReport? Store, DiskReport? Disk, DateTime StartedAt);
 
 /// <summary>GET /status: listens to the verdicts, looks at the store, and says what is wrong.</summary>
-sealed class Doctor {
+sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOptions> options, IConfiguration configuration,
+    TimeProvider clock, IEnumerable<Func<Finding?>> others) : IHostedService {
     const string Error = "error", Warning = "warning", Hint = "hint", Journal = "journalctl -u feedback -n 50";
     const int MostRefusals = 50, MostDelays = 20, SilentDays = 7, CertificateDays = 14;
-    readonly IFeedbackStore _store;
-    readonly ReceiverOptions _options;
-    readonly TimeProvider _clock;
-    readonly IEnumerable<Func<Finding?>> _others; // what other extras see
-    readonly bool _drainsQueue;
-    readonly DateTime _startedAt;
+    readonly ReceiverOptions _options = options.Value;
+    readonly DateTime _startedAt = clock.GetUtcNow().UtcDateTime;
     readonly Lock _gate = new();
     readonly Queue<(RefusedMessage Message, Verdict Verdict)> _refusals = new();
     readonly Queue<TimeSpan> _delays = new(); // from SNS's Timestamp to our clock, of genuine messages
 
-    public Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOptions> options, IConfiguration configuration,
-        TimeProvider clock, IEnumerable<Func<Finding?>> others) {
-        (_store, _options, _clock, _startedAt, _others) = (store, options.Value, clock, clock.GetUtcNow().UtcDateTime, others);
-        _drainsQueue = !string.IsNullOrEmpty(configuration["Sqs:QueueUrl"]);
+    public Task StartAsync(CancellationToken cancellationToken) {
         intake.Answered += Hear;
+        return Task.CompletedTask;
+    }
+
+    public Task StopAsync(CancellationToken cancellationToken) {
+        intake.Answered -= Hear;
+        return Task.CompletedTask;
     }
 
     void Hear(Verdict verdict, Envelope? envelope) {
-        var now = _clock.GetUtcNow();
+        var now = clock.GetUtcNow();
         lock (_gate) {
             if (verdict.Status != 200) {
                 if (_refusals.Count == MostRefusals) _refusals.Dequeue();
@@ -478,7 +478,7 @@ sealed class Doctor {
         RatesReport[] rates = [];
         try {
             rates = await RatesAsync(); // first, for it waits until what was kept can be read back
-            state = await _store.StateAsync();
+            state = await store.StateAsync();
         } catch (Unavailable) { }
         var disk = Disk();
         RefusedMessage[] refusals;
@@ -488,20 +488,20 @@ sealed class Doctor {
         TopicReport[] topics = [.. _options.TopicArns.Distinct().Select(arn => Of(arn, seen?.GetValueOrDefault(arn)))];
         List<Finding> findings = [.. await StoreFindingsAsync(state, disk), .. state is null ? [] : topics.SelectMany(TopicFindings),
             .. RateFindings(rates), .. RefusalFindings(), .. ClockFindings(delays), .. CertificateFindings(),
-            .. _others.Select(find => find()).OfType<Finding>()];
-        StoreReport? store = state is null ? null : new(state.Name, state.JournalBytes, state.BehindBytes,
+            .. others.Select(find => find()).OfType<Finding>()]; // what other extras see
+        StoreReport? stored = state is null ? null : new(state.Name, state.JournalBytes, state.BehindBytes,
             Math.Round(state.Behind.TotalSeconds, 3), state.Suppressed, state.Unread);
         return new(findings.All(finding => finding.Severity == Hint), [.. findings.OrderBy(finding => finding.Severity switch {
             Error => 0, Warning => 1, _ => 2,
-        })], topics, rates, new(Rates.BounceLines, Rates.ComplaintLines), refusals, store, disk, _startedAt);
+        })], topics, rates, new(Rates.BounceLines, Rates.ComplaintLines), refusals, stored, disk, _startedAt);
     }
 
     static TopicReport Of(string arn, TopicState? seen) => new(arn, seen?.ConfirmedAt?.UtcDateTime, seen?.UnsubscribedAt?.UtcDateTime,
         seen?.ValidatedAt?.UtcDateTime, seen?.LastAt?.UtcDateTime, seen?.SignatureVersion, seen?.DoubledAt?.UtcDateTime);
 
     async Task<RatesReport[]> RatesAsync() {
-        var now = _clock.GetUtcNow();
-        var counts = await _store.CountsAsync(hourly: true, now.AddDays(-7));
+        var now = clock.GetUtcNow();
+        var counts = await store.CountsAsync(hourly: true, now.AddDays(-7));
         return [Window("24h", now.AddDays(-1)), Window("7d", now.AddDays(-7))];
 
         RatesReport Window(string name, DateTimeOffset from) {
@@ -518,7 +518,7 @@ sealed class Doctor {
     async Task<List<Finding>> StoreFindingsAsync(StoreState? state, DiskReport? disk) {
         List<Finding> findings = [];
         string folder = _options.JournalDirectory;
-        if (!await _store.IsWritableAsync())
+        if (!await store.IsWritableAsync())
             findings.Add(new("journal-unwritable", Error, "The journal cannot be written: SNS is told 503, and tries again.",
                 "df -h " + folder));
         if (state is null) findings.Add(new("store-unavailable", Error,
@@ -541,7 +541,7 @@ sealed class Doctor {
     }
 
     IEnumerable<Finding> TopicFindings(TopicReport topic) {
-        var (arn, now) = (topic.TopicArn, _clock.GetUtcNow().UtcDateTime);
+        var (arn, now) = (topic.TopicArn, clock.GetUtcNow().UtcDateTime);
         string subscribe = $"aws sns subscribe --topic-arn {arn} --protocol https --notification-endpoint https://<this host>/sns";
         const string Test = "aws sesv2 send-email --from-email-address <you> --destination ToAddresses=bounce@simulator.amazonses.com "
             + "--content 'Simple={Subject={Data=test},Body={Text={Data=test}}}'";
@@ -550,7 +550,7 @@ sealed class Doctor {
             yield return new("topic-unsubscribed", Error, $"{arn} was unsubscribed at {left:u}, and nothing comes since.", subscribe);
         else if (topic.LastAt is not { } last)
             yield return new("topic-unconfirmed", Error, $"Nothing has come from {arn} yet: it was never subscribed, or cannot reach this "
-                + "receiver.", _drainsQueue ? Test : subscribe);
+                + "receiver.", string.IsNullOrEmpty(configuration["Sqs:QueueUrl"]) ? subscribe : Test);
         else if (now - last > TimeSpan.FromDays(SilentDays))
             yield return new("topic-silent", Warning, $"Nothing came from {arn} for {(now - last).Days} days; a test mail tells.", Test);
         if (topic.SignatureVersion == "1") yield return new("signature-version-1", Hint, $"{arn} signs with SHA-1.", SignWith2(arn));
@@ -582,7 +582,7 @@ sealed class Doctor {
 
     // The newest of each verdict, for a day. Anybody may post, so a stranger brings about no more than a hint, or raw-delivery.
     List<Finding> RefusalFindings() {
-        var dayAgo = _clock.GetUtcNow().UtcDateTime.AddDays(-1);
+        var dayAgo = clock.GetUtcNow().UtcDateTime.AddDays(-1);
         lock (_gate)
             return [.. _refusals.Where(each => each.Message.At > dayAgo).GroupBy(each => each.Verdict)
                 .Select(same => Of(same.Last().Message, same.Key, same.Count()))];
@@ -626,7 +626,7 @@ sealed class Doctor {
                 } catch (CryptographicException) { }
         } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { }
         if (ends.Count == 0) yield break;
-        var left = ends.Max() - _clock.GetUtcNow().UtcDateTime;
+        var left = ends.Max() - clock.GetUtcNow().UtcDateTime;
         if (left < TimeSpan.FromDays(CertificateDays)) yield return new("certificate-ends", left < TimeSpan.Zero ? Warning : Hint,
             $"The newest certificate in {_options.CertificateDirectory} ends at {ends.Max():u}. SNS will name another by then; this "
             + "machine must be able to fetch it.", AskSns);
