@@ -14,6 +14,7 @@ static partial class Extras {
         builder.Services.ConfigureHttpJsonOptions(json => json.SerializerOptions.TypeInfoResolverChain.Insert(0, ReportsJson.Default));
         builder.Services.AddSingleton<ReportThreads>().AddSingleton<Doctor>()
             .AddHostedService(services => services.GetRequiredService<Doctor>())
+            .AddSingleton<Live>().AddHostedService(services => services.GetRequiredService<Live>())
             .AddOpenApi(openApi => openApi.AddDocumentTransformer(Contract.DescribeAsync));
     }
 
@@ -823,7 +824,6 @@ static class Page {
         string policy = $"default-src 'none'; script-src {HashOf("script")}; style-src {HashOf("style")}; connect-src 'self'; "
             + "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
             + "trusted-types 'none'";
-        var live = new Live(app.Services.GetRequiredService<Intake>(), app.Services.GetRequiredService<TimeProvider>(), app.Lifetime);
         app.MapGet("/", http => {
             http.Response.Headers.ContentSecurityPolicy = policy;
             http.Response.Headers.XContentTypeOptions = "nosniff";
@@ -832,7 +832,7 @@ static class Page {
             http.Response.ContentType = "text/html; charset=utf-8";
             return http.Response.WriteAsync(html);
         }).WithSummary("GET /: the page.");
-        app.MapGet("/live", live.FollowAsync).WithSummary("GET /live: Server-Sent Events, with the number of messages kept.");
+        app.MapGet("/live", (HttpContext http, Live live) => live.FollowAsync(http)).WithSummary("GET /live: Server-Sent Events, with the number of messages kept.");
 
         string HashOf(string tag) => html.Split($"<{tag}>") is [_, var rest] && rest.Split($"</{tag}>") is [var text, _]
             ? $"'sha256-{Convert.ToBase64String(SHA256.HashData(Encoding.UTF8.GetBytes(text)))}'"
@@ -842,22 +842,27 @@ static class Page {
 
 /// <summary>GET /live, as Server-Sent Events: how many messages were kept since the start, at most once in a second. Whoever reads
 /// slowly misses numbers, never the newest.</summary>
-sealed class Live {
+sealed class Live(Intake intake, TimeProvider clock, IHostApplicationLifetime lifetime) : IHostedService {
     const int MostFollowers = 32;
     static readonly TimeSpan Pause = TimeSpan.FromSeconds(1), Heartbeat = TimeSpan.FromSeconds(15);
-    readonly TimeProvider _clock;
-    readonly IHostApplicationLifetime _lifetime;
     readonly Lock _gate = new();
     volatile Channel<long>[] _followers = [];
     long _kept;
 
-    public Live(Intake intake, TimeProvider clock, IHostApplicationLifetime lifetime) {
-        (_clock, _lifetime) = (clock, lifetime);
-        intake.Answered += (verdict, _) => {
-            if (verdict.Status != 200) return;
-            long kept = Interlocked.Increment(ref _kept);
-            foreach (var follower in _followers) follower.Writer.TryWrite(kept);
-        };
+    public Task StartAsync(CancellationToken cancellationToken) {
+        intake.Answered += Hear;
+        return Task.CompletedTask;
+    }
+
+    public Task StopAsync(CancellationToken cancellationToken) {
+        intake.Answered -= Hear;
+        return Task.CompletedTask;
+    }
+
+    void Hear(Verdict verdict, Envelope? envelope) {
+        if (verdict.Status != 200) return;
+        long kept = Interlocked.Increment(ref _kept);
+        foreach (var follower in _followers) follower.Writer.TryWrite(kept);
     }
 
     public async Task FollowAsync(HttpContext http) {
@@ -868,14 +873,14 @@ sealed class Live {
             await Problem.Of(503, "As many pages as may follow do so already.").ExecuteAsync(http);
             return;
         }
-        using var ends = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, _lifetime.ApplicationStopping);
+        using var ends = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, lifetime.ApplicationStopping);
         try {
             (http.Response.ContentType, http.Response.Headers.CacheControl) = ("text/event-stream", "no-store");
             http.Response.Headers["X-Accel-Buffering"] = "no"; // or nginx keeps events back
             for (string next = ": hello\n\n"; ; next = await NextAsync(news.Reader, ends.Token)) {
                 await http.Response.WriteAsync(next, ends.Token);
                 await http.Response.Body.FlushAsync(ends.Token);
-                await Task.Delay(Pause, _clock, ends.Token);
+                await Task.Delay(Pause, clock, ends.Token);
             }
         } catch (OperationCanceledException) { } finally {
             lock (_gate) _followers = [.. _followers.Where(follower => follower != news)];
@@ -883,7 +888,7 @@ sealed class Live {
     }
     // Silence would look like a connection that is gone, to proxies and to us.
     async Task<string> NextAsync(ChannelReader<long> news, CancellationToken ends) {
-        using var silence = new CancellationTokenSource(Heartbeat, _clock);
+        using var silence = new CancellationTokenSource(Heartbeat, clock);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, ends);
         try {
             return $"data: {await news.ReadAsync(either.Token)}\n\n";

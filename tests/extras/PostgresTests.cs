@@ -175,7 +175,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [Fact]
     public async Task Somebody_forgotten_is_nowhere_in_the_database_and_still_suppressed_and_others_are_as_before() {
         string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9");
+        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         string own = app.Sns.Bounce(Jane), both = app.Sns.Signed(FakeSns.SesComplaint(["Jane Doe <JANE@example.com>", Joe], "0100019a00000001-mail"));
         foreach (string body in (string[])[own, both, app.Sns.Bounce("ejane@example.com", "0100019a00000002-mail"), app.Sns.Signed(FakeSns.SesDelivery(Jane, "0100019a00000003-mail")),
             app.Sns.Signed("Dear jane@example.com, this is no event"), app.Sns.Signed(FakeSns.SesBounce([Joe], "0100019a00000004-mail").Replace("user unknown", "forwarded to <jane@example.com>", StringComparison.Ordinal))])
@@ -216,7 +216,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [Fact]
     public async Task Changes_are_told_in_order_until_they_are_dropped_by_one_receiver_at_a_time() {
         string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9");
+        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         Assert.Empty(await Store(app).ChangesAsync(10));
         await app.PostAsync(app.Sns.Bounce(Jane));
         await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane])));
@@ -228,19 +228,19 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal([(Jane, null, "bounce"), (Jane, "bounce", "complaint"), (Jane, "complaint", null)], changes.Select(each => (each.Address, each.Before, each.Reason)));
         Assert.Equal($"0100019a00000000-mail/bounce/Permanent/{Jane}", changes[0].Event);
         Assert.Equal(changes.Take(2), await Store(app).ChangesAsync(2));
-        await using (var other = await StartAsync(database, "Hook:Url=http://localhost:9")) Assert.Empty(await Store(other).ChangesAsync(10));
+        await using (var other = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")) Assert.Empty(await Store(other).ChangesAsync(10));
         await Store(app).ChangesAsync(10);
         await Store(app).DropChangesAsync(changes[1].Number);
         Assert.Equal([changes[2]], await Store(app).ChangesAsync(10));
         await app.StopAsync();
-        await using var next = await StartAsync(database, "Hook:Url=http://localhost:9");
+        await using var next = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         Assert.Equal([changes[2]], await Store(next).ChangesAsync(10));
     }
 
     [Fact]
     public async Task A_change_that_becomes_visible_late_is_not_dropped_unheard() {
         string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9");
+        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         await CommitAsync(app, Manual(Jane, app.Clock.GetUtcNow()));
         var told = Assert.Single(await Store(app).ChangesAsync(10));
         await PostgresCluster.ExecuteAsync(database, "insert into changes (number, address, at) overriding system value values (0, 'late@example.com', now())");
