@@ -1137,7 +1137,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     readonly TaskCompletionSource _loaded = new(TaskCreationOptions.RunContinuationsAsynchronously);
     readonly Dictionary<long, int> _failures = []; // how often LiteDB failed at a position
     Thread? _follower;
-    long _told, _copiedTo = clock.GetUtcNow().Ticks; // of the newest entry in LiteDB
+    long _suppressed, _told, _copiedTo = clock.GetUtcNow().Ticks; // of the newest entry in LiteDB
     /// <summary>Begins to follow. After two seconds messages are let in, though look-ups say 503 until all is read.</summary>
     /// <exception cref="Refusal">feedback.db knows of more than the journal holds.</exception>
     public async Task StartAsync(CancellationToken cancellationToken) {
@@ -1200,7 +1200,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         var (unread, topics) = _file.State();
         return Task.FromResult(new StoreState("LiteDB", Bytes(end), Bytes(end) - Bytes(applied),
             TimeSpan.FromTicks(applied < end ? clock.GetUtcNow().Ticks - Volatile.Read(ref _copiedTo) : 0),
-            _known.LongCount(each => each.Value.Suppressed), unread, topics, []));
+            Interlocked.Read(ref _suppressed), unread, topics, []));
     }
     public async Task<bool> CaughtUpAsync() {
         long target = journal.End;
@@ -1216,15 +1216,21 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
             Update(feedback.Address, ++number, entry.At, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
         if (entry.Suppress is { } manual) Update(manual.Address, end, entry.At, known => Judgement.Of(manual, entry.At, known));
         if (entry.Lift is { } lift) Update(lift.Address, end, entry.At, known => Judgement.Lifted(entry.At, known));
-        if (entry.Forget?.Known is { } kept) _known[entry.Forget.Alias] = kept;
+        if (entry.Forget?.Known is { } kept) Know(entry.Forget.Alias, kept);
     }
 
     void Update(string address, long number, DateTimeOffset at, Func<Known, Known> judge) {
         var before = _known.GetValueOrDefault(address = Alias(address), Known.Nothing);
         if (judge(before) is var after && ReferenceEquals(before, after)) return;
         if (before.Reason != after.Reason) Changing(new(number, address, before.Reason, after.Reason, at, after.Event)); // before it can be seen
-        _known[address] = after;
+        Know(address, after);
         Changed(before, after);
+    }
+    // One thread at a time: loading, then whoever holds the journal's gate.
+    void Know(string address, Known? known) {
+        int before = _known.GetValueOrDefault(address) is { Suppressed: true } ? 1 : 0, after = known is { Suppressed: true } ? 1 : 0;
+        if (known is null) _known.TryRemove(address, out _); else _known[address] = known;
+        Interlocked.Add(ref _suppressed, after - before);
     }
     // Of a forgotten person only a keyed hash is known. There is no key while nobody was forgotten.
     string Alias(string address) => _forgetKey is { } key && Forgotten(key, address) is var alias && _known.ContainsKey(alias) ? alias : address;
@@ -1248,7 +1254,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     // What LiteDB holds, then the entries after it: many times faster than LiteDB can take them.
     void Load() {
         LoadChanges();
-        foreach (var (address, known) in _file.Suppressions()) _known[address] = known;
+        foreach (var (address, known) in _file.Suppressions()) Know(address, known);
         foreach (var (line, next) in journal.ReadFrom(_file.Applied)) {
             Tell("reading the journal", next);
             if (!line.IsEmpty && Entry.Read(line.Span) is { } entry) Apply(entry, next);

@@ -742,7 +742,7 @@ sealed partial class LiteDbStore {
         var person = new Person(address);
         Erase(person, end);
         foreach (var (each, known) in _known) if (person.IsNamedIn(known) && each != address && each != alias) Rename(each, person);
-        if (_known.ContainsKey(alias)) _known.TryRemove(address, out _);
+        lock (journal.Gate) if (_known.ContainsKey(alias)) Know(address, null);
         Interlocked.Increment(ref _changes);
         _file.Discard();
         _wake.Set();
@@ -769,7 +769,7 @@ sealed partial class LiteDbStore {
                 journal.OnKept -= watch;
                 if (commit != Commit.Kept || ReferenceEquals(replaced.Known, before)) return (commit, replaced.End);
                 if (entry.Forget!.Known is { } kept)
-                    _known[alias] = ReferenceEquals(_known[alias], kept) ? replaced.Known! : Person.Both(replaced.Known!, _known[alias]);
+                    Know(alias, ReferenceEquals(_known[alias], kept) ? replaced.Known! : Person.Both(replaced.Known!, _known[alias]));
             }
         }
     }
@@ -802,7 +802,7 @@ sealed partial class LiteDbStore {
 
     // What is known of somebody else may quote the person: it goes into the new feedback.db from memory.
     void Rename(string address, Person person) {
-        lock (journal.Gate) if (_known.TryGetValue(address, out var known)) _known[address] = person.Without(known);
+        lock (journal.Gate) if (_known.TryGetValue(address, out var known)) Know(address, person.Without(known));
     }
 }
 
