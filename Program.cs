@@ -490,7 +490,8 @@ sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> option
     string PathOf(string name) => Path.Combine(options.Value.CertificateDirectory, name);
     static bool Failed(Task<SigningCertificate?> task) => task.IsCompleted && task.Result is null;
     SigningCertificate? ReadFile(string name) {
-        try { return SigningCertificate.Parse(File.ReadAllText(PathOf(name))); } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return null; }
+        try { return SigningCertificate.Parse(File.ReadAllText(PathOf(name))); } catch (Exception e) when (e is IOException
+            or UnauthorizedAccessException) { return null; }
     }
 
     async Task<SigningCertificate?> DownloadAsync(string url, string name) {
@@ -779,7 +780,8 @@ static class Judgement {
         if (feedback.SubType is "MessageTooLarge" or "ContentRejected" or "AttachmentRejected" or "CustomTimeoutExceeded"
             || (maybeAutoReply && known.DeliveredMails?.Contains(feedback.MailId) == true) || feedback.At <= known.DeliveredAt
             || known.SoftBecause is not null || before.Any(bounce => bounce.Id == feedback.Id)) return known;
-        if (before.Length + 1 < limit) return known with { SoftBounces = [.. before, new(feedback.Id, feedback.At, feedback.MailId, maybeAutoReply)] };
+        if (before.Length + 1 < limit)
+            return known with { SoftBounces = [.. before, new(feedback.Id, feedback.At, feedback.MailId, maybeAutoReply)] };
         return Suppress(known with { SoftBounces = null, SoftBecause = Because(Reason.SoftBounces, feedback) }, Reason.SoftBounces, feedback);
     }
 
@@ -805,7 +807,8 @@ static class Judgement {
         // As SES spelled it, for its list minds case; a quote would end the argument.
         string listed = feedback.Recipient.Trim().TrimEnd('>').Split('<')[^1].Replace("'", "'\\''", StringComparison.Ordinal);
         return feedback.Kind switch {
-            SesEvent.Complaint => $"{mail} was reported as unwanted on {day} ({feedback.Type ?? "no type"})" + (feedback.Possible ? ", possibly by this address." : "."),
+            SesEvent.Complaint => $"{mail} was reported as unwanted on {day} ({feedback.Type ?? "no type"})"
+                + (feedback.Possible ? ", possibly by this address." : "."),
             _ when bySes => $"SES itself refused it on {day} ({subType}), and will until it is taken off there: "
                 + $"aws sesv2 delete-suppressed-destination --email-address '{listed}'",
             SesEvent.Subscription => $"Unsubscribed from everything on {day}.",
@@ -820,7 +823,8 @@ sealed record Count(DateTimeOffset At, string Kind, string Type, string SubType,
     /// <summary>The name of a roll-up. What SES says is cut to 64 characters, none of them halved, and to what cannot be taken for the bar.</summary>
     public static string KeyOf(Feedback feedback, string hourOrDay) => string.Join('|', feedback.At.UtcDateTime.ToString(hourOrDay,
         CultureInfo.InvariantCulture), Part(feedback.Kind), Part(feedback.Type), Part(feedback.SubType)) + (feedback.ToSimulator ? "|simulator" : "");
-    static string Part(string? text) => text is null ? "" : text[..(text.Length < 65 ? text.Length : char.IsHighSurrogate(text[63]) ? 63 : 64)].Replace('|', '/');
+    static string Part(string? text) => text is null ? ""
+        : text[..(text.Length < 65 ? text.Length : char.IsHighSurrogate(text[63]) ? 63 : 64)].Replace('|', '/');
     public static Count Of(string key, long number) => key.Split('|') is var parts && parts[0] is { Length: 10 } day
         ? Of(parts, day + "T00", number) : Of(parts, parts[0], number);
     static Count Of(string[] parts, string hour, long number) => new(DateTimeOffset.ParseExact(hour, Hour, CultureInfo.InvariantCulture,
@@ -1137,11 +1141,13 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     readonly TaskCompletionSource _loaded = new(TaskCreationOptions.RunContinuationsAsynchronously);
     readonly Dictionary<long, int> _failures = []; // how often LiteDB failed at a position
     Thread? _follower;
-    long _suppressed, _told, _copiedTo = clock.GetUtcNow().Ticks; // of the newest entry in LiteDB
+    readonly long _began = clock.GetUtcNow().Ticks;
+    long _suppressed, _told, _waiting; // since when what the follower reads waits; 0: it has read nothing
     /// <summary>Begins to follow. After two seconds messages are let in, though look-ups say 503 until all is read.</summary>
     /// <exception cref="Refusal">feedback.db knows of more than the journal holds.</exception>
     public async Task StartAsync(CancellationToken cancellationToken) {
-        if (!options.Value.Feedback.StartsWith("Filename=", OrdinalIgnoreCase)) throw new Refusal("ConnectionStrings:Feedback must be Filename=<path>");
+        if (!options.Value.Feedback.StartsWith("Filename=", OrdinalIgnoreCase))
+            throw new Refusal("ConnectionStrings:Feedback must be Filename=<path>");
         FinishForgetting();
         _file.Open();
         if (_file.Applied > journal.End) throw new Refusal($"{_file.Path} knows of more than the journal in {journal.Folder} holds: "
@@ -1191,7 +1197,8 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     }
     public async Task<IReadOnlyList<Count>> CountsAsync(bool hourly, DateTimeOffset since) {
         await CaughtUpAsync();
-        return _file.Counts(hourly ? "hourly" : "daily", since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture));
+        return _file.Counts(hourly ? "hourly" : "daily",
+            since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture));
     }
     public Task<StoreState> StateAsync() {
         long end = journal.End, applied = _file.Applied;
@@ -1199,7 +1206,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
             .Sum(segment => new FileInfo(Journal.PathOf(journal.Folder, segment)).Length) + (uint)position;
         var (unread, topics) = _file.State();
         return Task.FromResult(new StoreState("LiteDB", Bytes(end), Bytes(end) - Bytes(applied),
-            TimeSpan.FromTicks(applied < end ? clock.GetUtcNow().Ticks - Volatile.Read(ref _copiedTo) : 0),
+            TimeSpan.FromTicks(applied < end && Volatile.Read(ref _waiting) is > 0 and var since ? clock.GetUtcNow().Ticks - since : 0),
             Interlocked.Read(ref _suppressed), unread, topics, []));
     }
     public async Task<bool> CaughtUpAsync() {
@@ -1270,6 +1277,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
             if (_stop.IsSet) return;
             if (batch.Count == 0) (started, kept) = (clock.GetTimestamp(), journal.Kept);
             if (!line.IsEmpty) batch.Add((at, _failures.GetValueOrDefault(at) > 2 ? null : Entry.Read(line.Span)));
+            if (batch is [{ Entry: { } oldest }]) Volatile.Write(ref _waiting, Math.Max(_began, oldest.At.UtcTicks));
             at = next;
             bool careful = _failures.Keys.Any(failed => at > failed && at <= failed + (1 << 20)); // one by one where a batch failed
             if (batch.Count < (careful ? 1 : Batch) && at < journal.End) continue;
@@ -1279,7 +1287,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
             }
             _file.Write(batch, at, address => _known.TryGetValue(address = Alias(address), out var known) ? (address, known) : null);
             _file.Checkpoint(CheckpointBytes);
-            if (batch.LastOrDefault(each => each.Entry is not null).Entry is { } last) Volatile.Write(ref _copiedTo, last.At.UtcTicks);
+            Volatile.Write(ref _waiting, 0);
             batch.Clear();
             Tell("copying the journal", at);
             // While acknowledgements are busy, LiteDB gets a tenth of a core, not half the machine.
@@ -1315,7 +1323,8 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
 sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     const int Schema = 2;
     // The collections of events, and what each calls the time.
-    static readonly (string Name, string Time)[] WithEmail = [("email_bounces", "bounced_at"), ("email_complaints", "complained_at"), ("email_events", "at")];
+    static readonly (string Name, string Time)[] WithEmail =
+        [("email_bounces", "bounced_at"), ("email_complaints", "complained_at"), ("email_events", "at")];
     readonly Lock _gate = new();
     readonly string _mark = path + ".open",
         _logPath = System.IO.Path.ChangeExtension(path, null) + "-log" + System.IO.Path.GetExtension(path);
@@ -1459,7 +1468,8 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     }
     /// <summary>The roll-ups from a key on.</summary>
     public List<Count> Counts(string collection, string from) => Guarded(() => Database.GetCollection(collection)
-        .Find(BsonExpression.Create("_id BETWEEN @0 AND @1", from, "~")).Select(count => Count.Of(count["_id"].AsString, count["n"].AsInt64)).ToList());
+        .Find(BsonExpression.Create("_id BETWEEN @0 AND @1", from, "~"))
+        .Select(count => Count.Of(count["_id"].AsString, count["n"].AsInt64)).ToList());
     /// <summary>How many messages lie unread, and what each topic was seen to do.</summary>
     public (long Unread, List<TopicState> Topics) State() => Guarded(() => (Database.GetCollection("unread").LongCount(),
         Database.GetCollection("subscriptions").FindAll().Select(topic => {
@@ -1470,7 +1480,8 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     /// <summary>The events of each collection, newest first, read a few at a time so that nobody waits long for the gate.</summary>
     public IEnumerable<IEnumerable<(Guid Key, Feedback Feedback)>> Newest(EventQuery query) =>
         (query.Kind is null ? WithEmail : [CollectionOf(query.Kind)]).Select(collection => Newest(collection.Name, collection.Time, query));
-    static (string Name, string Time) CollectionOf(string kind) => WithEmail[kind switch { SesEvent.Bounce => 0, SesEvent.Complaint => 1, _ => 2 }];
+    static (string Name, string Time) CollectionOf(string kind) =>
+        WithEmail[kind switch { SesEvent.Bounce => 0, SesEvent.Complaint => 1, _ => 2 }];
 
     IEnumerable<(Guid Key, Feedback Feedback)> Newest(string name, string time, EventQuery query) {
         var highest = query.Highest;
@@ -1484,7 +1495,8 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
 
     List<BsonDocument> Read(string name, EventQuery query, Guid highest, int count) {
         var between = BsonExpression.Create("$.sort_key BETWEEN @0 AND @1", query.Lowest, highest);
-        if (query.Address is null) return Database.GetCollection(name).Query().Where(between).OrderByDescending("$.sort_key").Limit(count).ToList();
+        if (query.Address is null)
+            return Database.GetCollection(name).Query().Where(between).OrderByDescending("$.sort_key").Limit(count).ToList();
         var newest = new PriorityQueue<BsonDocument, Guid>();
         foreach (var document in Database.GetCollection(name).Find(BsonExpression.Create("$.email = @0", query.Address))) {
             if (document["sort_key"].AsGuid is var key && key >= query.Lowest && key < highest) newest.Enqueue(document, key);

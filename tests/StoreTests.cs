@@ -222,4 +222,16 @@ public sealed class StoreTests {
         Assert.Empty(Aside(app.Folder));
         Assert.Single(await app.HistoryAsync("jane@example.com"));
     }
+
+    [Fact]
+    public async Task After_quiet_days_the_follower_is_not_behind_by_days() {
+        await using var app = await ReceiverApp.StartAsync();
+        var store = app.Services.GetRequiredService<IFeedbackStore>();
+        for (int i = 0; i < 50; i++) {
+            await app.PostAsync(app.Sns.Bounce($"{i}@example.com"));
+            Assert.Equal(TimeSpan.Zero, (await store.StateAsync()).Behind);
+            await app.HistoryAsync("jane@example.com");
+            app.Clock.Advance(TimeSpan.FromDays(1));
+        }
+    }
 }

@@ -201,6 +201,7 @@ public sealed class AlertTests {
         app.Clock.Advance(TimeSpan.FromDays(4));
         await CheckedAsync(app); // of nothing that ever came
         await app.PostAsync(app.Sns.Bounce("jane@example.com"));
+        await app.HistoryAsync("jane@example.com"); // so it is in LiteDB before days pass
         app.Clock.Advance(TimeSpan.FromDays(3) - TimeSpan.FromMinutes(10));
         await CheckedAsync(app);
         Assert.Empty(Said(endpoint));
