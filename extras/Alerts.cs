@@ -57,10 +57,12 @@ sealed partial class Alerts : BackgroundService {
 
     public Alerts(IFeedbackStore store, SigningCertificates certificates, Disk disk, IOptions<AlertOptions> options,
         IOptions<ReceiverOptions> receiver, TimeProvider clock, IMeterFactory meters, IServiceProvider services, ILogger<Alerts> logger) {
-        (_store, _certificates, _disk, _options, _clock, _services, _logger) = (store, certificates, disk, options.Value, clock, services, logger);
+        (_store, _certificates, _disk, _options, _clock, _services, _logger) =
+            (store, certificates, disk, options.Value, clock, services, logger);
         (_folder, _read) = (receiver.Value.JournalDirectory, clock.GetUtcNow());
         _said = Load(PathOfSaid);
-        _alerts = meters.Create("FeedbackReceiver").CreateCounter<long>("feedback_receiver.alerts", null, "Alerts posted to Alerts:Url, by outcome");
+        _alerts = meters.Create("FeedbackReceiver").CreateCounter<long>("feedback_receiver.alerts", null,
+            "Alerts posted to Alerts:Url, by outcome");
     }
 
     string PathOfSaid => Path.Combine(_folder, "alerts.json");
@@ -91,7 +93,8 @@ sealed partial class Alerts : BackgroundService {
             _read = now;
         } catch (Unavailable) {
             complete = false;
-            if (now - _read >= Late) alarms.Add(new("store", $"What is stored cannot be read since {Utc(_read)}. The receiver's log says why."));
+            if (now - _read >= Late)
+                alarms.Add(new("store", $"What is stored cannot be read since {Utc(_read)}. The receiver's log says why."));
         }
         foreach (var alarm in alarms) {
             if (alarm.Level > _said.GetValueOrDefault(alarm.Key)) await SayAsync(alarm.Says, stopping);
@@ -110,8 +113,8 @@ sealed partial class Alerts : BackgroundService {
         if (_store is LiteDbStore && _disk.Free(_folder) is var free and < LowDisk)
             alarms.Add(new("disk", $"{free >> 20} MiB are left on the journal's disk. Make room: when it is full, SNS is told 503."));
         if (_certificates.LastEnd is { } end && end - now < NearItsEnd)
-            alarms.Add(new("certificate", $"The newest signing certificate that SNS used ends on {Utc(end)}. Its next one is fetched from SNS: "
-                + "see that this machine can reach it, or put the file into Sns:CertificateDirectory."));
+            alarms.Add(new("certificate", $"The newest signing certificate that SNS used ends on {Utc(end)}. "
+                + "Its next one is fetched from SNS: see that this machine can reach it, or put the file into Sns:CertificateDirectory."));
         return alarms;
     }
 
@@ -119,16 +122,21 @@ sealed partial class Alerts : BackgroundService {
         var alarms = new List<Alarm>();
         var state = await _store.StateAsync();
         if (state.Behind >= Late)
-            alarms.Add(new("follower", $"History and counts are {state.Behind.TotalMinutes:0} minutes behind. The receiver's log says why; nothing is lost."));
+            alarms.Add(new("follower",
+                $"History and counts are {state.Behind.TotalMinutes:0} minutes behind. The receiver's log says why; nothing is lost."));
         foreach (var topic in state.Topics.Where(topic => topic.UnsubscribedAt is { } at && !(topic.ConfirmedAt >= at)))
-            alarms.Add(new($"unsubscribed {topic.TopicArn}", $"{topic.TopicArn} was unsubscribed on {Utc(topic.UnsubscribedAt!.Value)}: nothing comes from "
-                + "it any more. Subscribe it again."));
-        if (_options.SilenceDays > 0 && state.Topics.Max(topic => topic.LastAt) is { } last && now - last >= TimeSpan.FromDays(_options.SilenceDays))
-            alarms.Add(new("silence", $"Nothing has come from SNS since {Utc(last)}. Is mail sent, with the configuration set, and is the topic subscribed?"));
+            alarms.Add(new($"unsubscribed {topic.TopicArn}", $"{topic.TopicArn} was unsubscribed on {Utc(topic.UnsubscribedAt!.Value)}: "
+                + "nothing comes from it any more. Subscribe it again."));
+        if (_options.SilenceDays > 0 && state.Topics.Max(topic => topic.LastAt) is { } last
+            && now - last >= TimeSpan.FromDays(_options.SilenceDays))
+            alarms.Add(new("silence",
+                $"Nothing has come from SNS since {Utc(last)}. Is mail sent, with the configuration set, and is the topic subscribed?"));
         var week = await _store.CountsAsync(hourly: true, now.AddDays(-7));
         foreach (var measure in Measures)
             if (measure.Look(week, now, _said.GetValueOrDefault(measure.Key)) is { } alarm)
-                alarms.Add(alarm.Level <= _said.GetValueOrDefault(alarm.Key) ? alarm : alarm with { Says = alarm.Says + await MailingAsync(measure.Kind, now) });
+                alarms.Add(alarm.Level <= _said.GetValueOrDefault(alarm.Key)
+                    ? alarm
+                    : alarm with { Says = alarm.Says + await MailingAsync(measure.Kind, now) });
         return alarms;
     }
 
@@ -137,15 +145,18 @@ sealed partial class Alerts : BackgroundService {
         static readonly string[] Minds = ["advises to stay under", "puts an account under review at", "may pause sending at"];
         /// <summary>Null when it is well. Of the last day and the last week, the worse.</summary>
         public Alarm? Look(IReadOnlyList<Count> week, DateTimeOffset now, int said) {
-            (string In, long Number, long Of)[] windows = [In("24 hours", week.Where(count => count.At > now.AddDays(-1))), In("7 days", week)];
+            (string In, long Number, long Of)[] windows = [In("24 hours", week.Where(count => count.At > now.AddDays(-1))),
+                In("7 days", week)];
             if (windows[1].Of == 0) return LookAtHours(week, now, said);
             var (level, worst) = windows.Select(window => (Level: LevelOf(window.Number, window.Of, said), window))
                 .MaxBy(each => (each.Level, (double)each.window.Number / Math.Max(1, each.window.Of)));
             return level == 0 ? null : new(Key, string.Create(CultureInfo.InvariantCulture,
-                $"{worst.Number:N0} {Key} to {worst.Of:N0} {Of} in {worst.In}: {100.0 * worst.Number / worst.Of:0.###} %. SES {Minds[level - 1]} {100 * Lines[level - 1]:0.###} %."), level);
+                $"{worst.Number:N0} {Key} to {worst.Of:N0} {Of} in {worst.In}: {100.0 * worst.Number / worst.Of:0.###} %. "
+                + $"SES {Minds[level - 1]} {100 * Lines[level - 1]:0.###} %."), level);
         }
 
-        (string, long, long) In(string window, IEnumerable<Count> counts) => Counted(Rates.Of(counts)) is var (number, of) ? (window, number, of) : default;
+        (string, long, long) In(string window, IEnumerable<Count> counts) =>
+            Counted(Rates.Of(counts)) is var (number, of) ? (window, number, of) : default;
 
         int LevelOf(long number, long of, int said) {
             int level = of < Rates.Enough ? 0 : Lines.Length;
@@ -164,20 +175,24 @@ sealed partial class Alerts : BackgroundService {
 
     static readonly Measure[] Measures = [
         new("bounces", SesEvent.Bounce, "sends", Rates.BounceLines, BouncesAnHour, rates => (rates.Bounces, rates.Sends)),
-        new("complaints", SesEvent.Complaint, "deliveries", Rates.ComplaintLines, ComplaintsAnHour, rates => (rates.Complaints, rates.Deliveries)),
+        new("complaints", SesEvent.Complaint, "deliveries", Rates.ComplaintLines, ComplaintsAnHour,
+            rates => (rates.Complaints, rates.Deliveries)),
     ];
 
     // Which mailing to stop: the subject and the domain that stand out in the last hour, or in the last day if it was quiet.
     async Task<string> MailingAsync(string kind, DateTimeOffset now) {
         foreach (var (hours, words) in new[] { (1, "the last hour"), (24, "24 hours") }) {
             var events = new List<Feedback>();
-            await foreach (var (_, feedback) in _store.EventsAsync(new(Kind: kind, Since: now.AddHours(-hours)), CancellationToken.None).Take(MostEvents))
-                if (Rates.Of([new(feedback.At, kind, feedback.Type ?? "", feedback.SubType ?? "", feedback.ToSimulator, 1)]) is { Bounces: 1 } or { Complaints: 1 })
-                    events.Add(feedback);
+            var recent = _store.EventsAsync(new(Kind: kind, Since: now.AddHours(-hours)), CancellationToken.None).Take(MostEvents);
+            await foreach (var (_, feedback) in recent) {
+                var one = Rates.Of([new(feedback.At, kind, feedback.Type ?? "", feedback.SubType ?? "", feedback.ToSimulator, 1)]);
+                if (one is { Bounces: 1 } or { Complaints: 1 }) events.Add(feedback);
+            }
             if (events.Count == 0) continue;
             var (subject, number) = events.CountBy(feedback => feedback.Subject ?? "").MaxBy(each => each.Value);
             var (domain, there) = events.CountBy(feedback => feedback.Address.Split('@')[^1]).MaxBy(each => each.Value);
-            return $" In {words}, {number} of {events.Count} answer {(subject.Length == 0 ? "mail whose subject is not collected" : $"\"{Plain(subject)}\"")}"
+            return $" In {words}, {number} of {events.Count} answer "
+                + $"{(subject.Length == 0 ? "mail whose subject is not collected" : $"\"{Plain(subject)}\"")}"
                 + $", and {there} come from {Plain(domain)}.";
         }
         return "";
@@ -198,14 +213,18 @@ sealed partial class Alerts : BackgroundService {
         json.WriteString("text", "FeedbackReceiver: " + says);
         json.WriteEndObject();
         json.Flush();
-        using var request = new HttpRequestMessage(HttpMethod.Post, _options.Url) { Content = new ReadOnlyMemoryContent(body.WrittenMemory) };
+        using var request = new HttpRequestMessage(HttpMethod.Post, _options.Url) {
+            Content = new ReadOnlyMemoryContent(body.WrittenMemory),
+        };
         request.Content.Headers.ContentType = new("application/json");
         bool said = false;
         try {
             using var response = await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, stopping);
             if (!response.IsSuccessStatusCode) throw new Unsaid($"HTTP {(int)response.StatusCode}");
             said = true;
-        } catch (OperationCanceledException) when (!stopping.IsCancellationRequested) { throw new Unsaid("no answer within 10 s"); } finally {
+        } catch (OperationCanceledException) when (!stopping.IsCancellationRequested) {
+            throw new Unsaid("no answer within 10 s");
+        } finally {
             _alerts.Add(1, new KeyValuePair<string, object?>("outcome", said ? "told" : "failed"));
         }
     }

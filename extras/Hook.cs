@@ -40,7 +40,8 @@ sealed class HookOptions : IValidatableObject {
         if (Url.Length == 0) yield break;
         if (!Uri.TryCreate(Url, UriKind.Absolute, out var url) || url.Scheme is not ("http" or "https") || url.UserInfo.Length > 0)
             yield return new("Hook:Url is not the URL of an endpoint, as https://app.example.com/hooks/suppressions is");
-        if (Key is null) yield return new("Hook:Secret must be whsec_ and the base64 of 24 to 64 bytes: echo whsec_$(openssl rand -base64 32)");
+        if (Key is null)
+            yield return new("Hook:Secret must be whsec_ and the base64 of 24 to 64 bytes: echo whsec_$(openssl rand -base64 32)");
     }
 }
 
@@ -67,12 +68,14 @@ sealed class Hook : BackgroundService {
         var meter = meters.Create("FeedbackReceiver");
         _deliveries = meter.CreateCounter<long>("feedback_receiver.hook.deliveries", null, "Changes posted to Hook:Url, by outcome");
         meter.CreateObservableGauge("feedback_receiver.hook.lag", () => _oldest is { } oldest
-            ? Math.Max(0, (clock.GetUtcNow() - oldest.At).TotalSeconds) : 0, "s", "Age of the oldest change that is still to be told; 0: none is");
+            ? Math.Max(0, (clock.GetUtcNow() - oldest.At).TotalSeconds) : 0,
+            "s", "Age of the oldest change that is still to be told; 0: none is");
     }
 
     /// <summary>What the operator should hear: that the endpoint refuses, and since when something waits for it.</summary>
     public Finding? Find() => _oldest is not { } oldest || _clock.GetUtcNow() - oldest.At < Late ? null : new("hook-refused", "warning",
-        $"Hook:Url has taken nothing since {oldest.At.UtcDateTime:yyyy-MM-dd HH:mm 'UTC'}.", "see the receiver's log, and mend the endpoint");
+        $"Hook:Url has taken nothing since {oldest.At.UtcDateTime:yyyy-MM-dd HH:mm 'UTC'}.",
+        "see the receiver's log, and mend the endpoint");
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken) {
         while (!stoppingToken.IsCancellationRequested) {
@@ -130,7 +133,8 @@ sealed class Hook : BackgroundService {
     static ReadOnlyMemory<byte> BodyOf(Change change) {
         var (body, json) = ApiJson.Write();
         json.WriteStartObject();
-        json.WriteString("type", change.Before is null ? "suppression.added" : change.Reason is null ? "suppression.lifted" : "suppression.changed");
+        json.WriteString("type", change.Before is null ? "suppression.added"
+            : change.Reason is null ? "suppression.lifted" : "suppression.changed");
         json.WriteString("timestamp", change.At.UtcDateTime);
         json.WriteStartObject("data");
         json.WriteString("address", change.Address);
@@ -233,9 +237,10 @@ sealed partial class FeedbackFile {
     long _dropped;
 
     public Outbox? Outbox { get; set; }
-    public List<Change> Changes() => Guarded(() => Database.GetCollection("changes").FindAll().Select(change => new Change(change["_id"].AsInt64,
-        change["email"].AsString, change["before"].AsString, change["reason"].AsString,
-        new DateTimeOffset(change["at"].AsInt64, TimeSpan.Zero), change["event"].AsString)).ToList());
+    public List<Change> Changes() => Guarded(() => Database.GetCollection("changes").FindAll()
+        .Select(change => new Change(change["_id"].AsInt64,
+            change["email"].AsString, change["before"].AsString, change["reason"].AsString,
+            new DateTimeOffset(change["at"].AsInt64, TimeSpan.Zero), change["event"].AsString)).ToList());
 
     partial void WriteChanges() {
         if (Outbox is null) return;

@@ -28,11 +28,13 @@ static class Lists {
         HttpContext http, IFeedbackStore store) {
         if (http.Request.Path.Value!.EndsWith('/')) return Problem.NoAddress; // a look-up of nobody
         if (ListQuery.Read(http.Request.Query, out string wrong) is not { } query) return Problem.Of(400, wrong);
-        var tag = new EntityTagHeaderValue($"\"{await store.SuppressionsVersionAsync()}\""); // before the list: it may be newer, never older
+        // Before the list: it may be newer, never older.
+        var tag = new EntityTagHeaderValue($"\"{await store.SuppressionsVersionAsync()}\"");
         var headers = http.Response.GetTypedHeaders();
         (headers.ETag, headers.CacheControl) = (tag, new() { Private = true, NoCache = true });
-        if (http.Request.GetTypedHeaders().IfNoneMatch.Any(
-            known => known.Compare(tag, useStrongComparison: false) || known == EntityTagHeaderValue.Any)) return TypedResults.StatusCode(304);
+        bool isKnown = http.Request.GetTypedHeaders().IfNoneMatch.Any(
+            known => known.Compare(tag, useStrongComparison: false) || known == EntityTagHeaderValue.Any);
+        if (isKnown) return TypedResults.StatusCode(304);
         var entries = store.SuppressionsAsync(query.After, http.RequestAborted).Where(query.Has);
         string? next = null;
         if (query.Limit is { } limit) {
@@ -116,7 +118,8 @@ static class Lists {
     static FileStream Spool() {
         string path = Path.Combine(Path.GetTempPath(), "feedback-" + Guid.NewGuid().ToString("N"));
         var spool = new FileStream(path, new FileStreamOptions {
-            Mode = FileMode.CreateNew, Access = FileAccess.ReadWrite, BufferSize = 128 << 10, UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+            Mode = FileMode.CreateNew, Access = FileAccess.ReadWrite, BufferSize = 128 << 10,
+            UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
         });
         File.Delete(path);
         return spool;
@@ -326,14 +329,16 @@ sealed class LineReader(Body body) {
 /// <summary>An address that a list names, and what it says of it, as it is spelled there.</summary>
 sealed record Row(long Line, string? Address, string? Reason = null, string? Note = null, DateTimeOffset? Since = null, string? Why = null);
 
-/// <summary>What other providers call what they say of an address, in their CSV and in their JSON. Small letters, nothing between.</summary>
+/// <summary>What other providers call what they say of an address, in their CSV and in their JSON. Small letters, nothing
+/// between.</summary>
 static class Columns {
     static readonly string[] Addresses = ["address", "email", "emailaddress", "recipient"], Reasons = ["reason", "suppressionreason"],
         Times = ["since", "created", "createdat", "lastupdatetime"],
         Others = ["note", "origin", "error", "code", "status", "ip", "tag", "tags"]; // each tells of one provider's list
     public static string Name(string text) =>
         string.Concat(text.Where(each => each is not (' ' or '_' or '-' or '\ufeff'))).ToLowerInvariant();
-    public static bool IsKnown(string name) => Addresses.Contains(name) || Reasons.Contains(name) || Times.Contains(name) || Others.Contains(name);
+    public static bool IsKnown(string name) =>
+        Addresses.Contains(name) || Reasons.Contains(name) || Times.Contains(name) || Others.Contains(name);
     public static bool IsAddress(string name) => Addresses.Contains(name);
 
     /// <summary>What an entry with these names and values says.</summary>
@@ -346,7 +351,8 @@ static class Columns {
         string? said = Of(Reasons), reason = ReasonOf(said, Of("origin"));
         // Bounces of Mailgun: address, code, error, created_at; of SendGrid: status, reason, email, created. Invalid addresses of SendGrid:
         // reason, email, created. Its spam reports have an ip. Mailgun's unsubscribes have tags.
-        string? list = names.Contains("code") || names.Contains("error") || names.Contains("status") || (said is not null && names.Contains("created"))
+        string? list = names.Contains("code") || names.Contains("error") || names.Contains("status")
+            || (said is not null && names.Contains("created"))
             ? global::Reason.Bounce : names.Contains("ip") ? global::Reason.Complaint
             : names.Contains("tag") || names.Contains("tags") ? global::Reason.Unsubscribe : null;
         string? note = Of("note") ?? Of("error") ?? (reason is null ? said : null);
@@ -608,7 +614,8 @@ sealed class Import(IFeedbackStore store, TimeProvider clock, string reason) {
 
     // Null when it was lifted after the list says it began.
     Entry? EntryOf(Row row, string key, Known before) {
-        var now = clock.GetUtcNow() is var clocked && clocked > before.LiftedAt ? clocked : before.LiftedAt.AddTicks(1); // the clock may go back
+        var now = clock.GetUtcNow() is var clocked && clocked > before.LiftedAt
+            ? clocked : before.LiftedAt.AddTicks(1); // the clock may go back
         var since = row.Since < now ? row.Since : null;
         if (since < before.LiftedAt) {
             Skip(row with { Why = $"lifted on {before.LiftedAt:yyyy-MM-dd}, after the date it has here" });
@@ -621,7 +628,8 @@ sealed class Import(IFeedbackStore store, TimeProvider clock, string reason) {
 
 static partial class Sendable {
     /// <summary>Copies the lines that may get mail, and tells how many may not, and how many are no address.</summary>
-    public static async Task<(long Suppressed, long Wrong)> CopyAsync(Body body, Stream spool, IFeedbackStore store, CancellationToken cancellation) {
+    public static async Task<(long Suppressed, long Wrong)> CopyAsync(Body body, Stream spool,
+        IFeedbackStore store, CancellationToken cancellation) {
         var (lines, batch, keys) = (new LineReader(body), new List<ReadOnlyMemory<byte>>(), new List<string>());
         long suppressed = 0, wrong = 0;
         await body.BeginAsync(cancellation);
@@ -692,7 +700,8 @@ sealed partial class LiteDbStore {
 
     IEnumerable<string> SuppressedAfter(string after) {
         foreach (var (address, known) in _known)
-            if (known.Suppressed && string.CompareOrdinal(address, after) > 0 && !address.StartsWith("forgotten:", Ordinal)) yield return address;
+            if (known.Suppressed && string.CompareOrdinal(address, after) > 0 && !address.StartsWith("forgotten:", Ordinal))
+                yield return address;
     }
 }
 
@@ -814,7 +823,8 @@ sealed partial class FeedbackFile {
             Abandon();
             foreach (string each in (string[])[path, _logPath, _mark]) File.Delete(each);
             foreach (string each in (string[])[path, _logPath])
-                foreach (string aside in Directory.EnumerateFiles(folder, System.IO.Path.GetFileName(each) + ".*.aside")) File.Delete(aside);
+                foreach (string aside in Directory.EnumerateFiles(folder, System.IO.Path.GetFileName(each) + ".*.aside"))
+                    File.Delete(aside);
             _applied = 0;
         }
         Disk.FlushFolder(folder);
@@ -851,18 +861,20 @@ sealed class Person {
         int at = key.LastIndexOf('@');
         // The longest run that is spelled alike in every way but upper case: a line without it need not be read.
         string local = at < 0 ? key : key[..at];
-        _needle = key.StartsWith("sha256:", Ordinal) ? "" : new string([.. local.Select(each => char.IsAsciiLetterOrDigit(each) ? each : ' ')])
-            .Split(' ').MaxBy(run => run.Length)!;
+        _needle = key.StartsWith("sha256:", Ordinal) ? ""
+            : new string([.. local.Select(each => char.IsAsciiLetterOrDigit(each) ? each : ' ')])
+                .Split(' ').MaxBy(run => run.Length)!;
         string domain = key[(at + 1)..], unicode = domain;
         try { unicode = new IdnMapping().GetUnicode(domain); } catch (ArgumentException) { } // no such domain, then
         string[] whole = at < 0 ? [key] : [.. new[] { domain, unicode }.Distinct().Select(each => key[..(at + 1)] + each)];
         _spellings = at < 0 ? whole : [.. whole, .. whole.Select(each => each[..at] + "=" + each[(at + 1)..])];
     }
 
-    /// <summary>What stays known of an address whose owner is forgotten: nothing that tells of the person. Null when that is nothing.</summary>
+    /// <summary>What stays known of an address whose owner is forgotten: nothing that tells of the person. Null when that is
+    /// nothing.</summary>
     public static Known? Reduced(Known known) => known is { Suppressed: false, LiftedAt.Ticks: 0, PreferenceAt.Ticks: 0 } ? null
-        : new(known.Reason, known.Since, known.Suppressed ? Stays : null, ByHand: known.ByHand, LiftedAt: known.LiftedAt, PreferenceAt: known.PreferenceAt,
-            SoftBecause: known.SoftBecause is null ? null : Stays);
+        : new(known.Reason, known.Since, known.Suppressed ? Stays : null, ByHand: known.ByHand, LiftedAt: known.LiftedAt,
+            PreferenceAt: known.PreferenceAt, SoftBecause: known.SoftBecause is null ? null : Stays);
 
     /// <summary>What is known after both: a lift ends what was before it, and of reasons the stronger stays.</summary>
     public static Known Both(Known first, Known then) =>
@@ -911,7 +923,8 @@ sealed class Person {
         return fitting;
     }
 
-    bool MayBeIn(string text) => text.Contains(_needle, OrdinalIgnoreCase) || text.Contains('%') || text.Contains("\\u", Ordinal) || !Ascii.IsValid(text);
+    bool MayBeIn(string text) =>
+        text.Contains(_needle, OrdinalIgnoreCase) || text.Contains('%') || text.Contains("\\u", Ordinal) || !Ascii.IsValid(text);
 
     // What an SES event says without the person; null when the person is not in it.
     string? WithoutInMessage(string message, bool withHeaders) {
@@ -928,7 +941,8 @@ sealed class Person {
     // In an array the person becomes null: how many recipients there were tells whether each of them is certain.
     void Write(Utf8JsonWriter json, JsonElement element, bool inArray, bool withHeaders, ref bool found) {
         switch (element.ValueKind) {
-            case JsonValueKind.Object when inArray && element.Member("emailAddress") is { ValueKind: JsonValueKind.String } email && Is(TextOf(email)):
+            case JsonValueKind.Object when inArray && element.Member("emailAddress") is { ValueKind: JsonValueKind.String } email
+                && Is(TextOf(email)):
                 found = true;
                 json.WriteNullValue();
                 break;

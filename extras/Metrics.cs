@@ -60,7 +60,9 @@ sealed class ReceiverMetrics : BackgroundService {
 
     static void AddJournal(Meter meter, Journal journal, Disk disk) {
         var duration = meter.CreateHistogram("feedback_receiver.journal.flush.duration", "s", "How long it took to have a batch on disk",
-            advice: new InstrumentAdvice<double> { HistogramBucketBoundaries = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5] });
+            advice: new InstrumentAdvice<double> {
+                HistogramBucketBoundaries = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
+            });
         var entries = meter.CreateHistogram("feedback_receiver.journal.flush.entries", null, "How many entries one flush kept",
             advice: new InstrumentAdvice<long> { HistogramBucketBoundaries = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 10_000] });
         journal.Flushed += (count, took) => {
@@ -75,20 +77,26 @@ sealed class ReceiverMetrics : BackgroundService {
 
     void AddStore(Meter meter) {
         void Gauge(string name, string? unit, string what, Func<Seen, double> value) =>
-            meter.CreateObservableGauge("feedback_receiver." + name, () => _seen is { } seen ? [new(value(seen))] : Array.Empty<Measurement<double>>(), unit, what);
+            meter.CreateObservableGauge("feedback_receiver." + name, () =>
+                _seen is { } seen ? [new(value(seen))] : Array.Empty<Measurement<double>>(), unit, what);
         void Rate(string name, string what, Func<Rates, double?> rate) => meter.CreateObservableGauge("feedback_receiver." + name, () =>
             _seen is not { } seen ? [] : new[] { ("24h", rate(seen.Day)), ("7d", rate(seen.Week)) }.Where(each => each.Item2 is not null)
-                .Select(each => new Measurement<double>(each.Item2!.Value, new KeyValuePair<string, object?>("window", each.Item1))), null, what);
+                .Select(each => new Measurement<double>(each.Item2!.Value,
+                    new KeyValuePair<string, object?>("window", each.Item1))), null, what);
 
         Gauge("suppressions", null, "Addresses that are suppressed", seen => seen.State.Suppressed);
         Gauge("unread", null, "Genuine messages that could not be read", seen => seen.State.Unread);
         Gauge("journal.size", "By", "The journal's size", seen => seen.State.JournalBytes);
         Gauge("follower.behind", "By", "The part of the journal that the store has yet to copy", seen => seen.State.BehindBytes);
         Gauge("follower.lag", "s", "How long the oldest entry has waited to be copied", seen => seen.State.Behind.TotalSeconds);
-        Rate("bounce.ratio", "Hard bounces to sends, as SES counts them; not there while sends are not collected", rates => rates.BounceRate);
-        Rate("complaint.ratio", "Complaints to deliveries, as SES counts them; not there while deliveries are not collected", rates => rates.ComplaintRate);
-        meter.CreateObservableGauge("feedback_receiver.topic.last_message.timestamp", () => _seen?.State.Topics.Where(topic => topic.LastAt is not null)
-            .Select(topic => new Measurement<long>(topic.LastAt!.Value.ToUnixTimeSeconds(), new KeyValuePair<string, object?>("topic", topic.TopicArn)))
+        Rate("bounce.ratio", "Hard bounces to sends, as SES counts them; not there while sends are not collected",
+            rates => rates.BounceRate);
+        Rate("complaint.ratio", "Complaints to deliveries, as SES counts them; not there while deliveries are not collected",
+            rates => rates.ComplaintRate);
+        meter.CreateObservableGauge("feedback_receiver.topic.last_message.timestamp", () => _seen?.State.Topics
+            .Where(topic => topic.LastAt is not null)
+            .Select(topic => new Measurement<long>(topic.LastAt!.Value.ToUnixTimeSeconds(),
+                new KeyValuePair<string, object?>("topic", topic.TopicArn)))
             ?? [], "s", "When the topic's last message came, in Unix time");
         meter.CreateObservableCounter("feedback_receiver.feedback", () => _seen?.Counts.Where(count => !count.ToSimulator)
             .GroupBy(count => (count.Kind, count.Type), (kind, counts) => new Measurement<long>(counts.Sum(count => count.Number),

@@ -72,9 +72,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             } catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.CannotConnectNow && patience.Elapsed.TotalSeconds < 60) {
                 await Task.Delay(250, cancellationToken); // it is starting, or recovering from a crash
             } catch (Exception e) when (e is NpgsqlException or TimeoutException) {
-                throw new Refusal("ConnectionStrings:Feedback: " + (e.InnerException is null ? e.Message : $"{e.Message}: {e.InnerException.Message}"));
+                throw new Refusal("ConnectionStrings:Feedback: "
+                    + (e.InnerException is null ? e.Message : $"{e.Message}: {e.InnerException.Message}"));
             }
-        _loops = [Task.Run(WriteUntilStoppedAsync, CancellationToken.None), .. Enumerable.Range(0, Askers).Select(_ => Task.Run(AskUntilStoppedAsync, CancellationToken.None))];
+        _loops = [Task.Run(WriteUntilStoppedAsync, CancellationToken.None),
+            .. Enumerable.Range(0, Askers).Select(_ => Task.Run(AskUntilStoppedAsync, CancellationToken.None))];
     }
     /// <summary>Answers what waits.</summary>
     public async Task StopAsync(CancellationToken cancellationToken) {
@@ -95,8 +97,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     async Task WriteUntilStoppedAsync() {
         var batch = new List<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)>();
         while (await _queue.Reader.WaitToReadAsync()) {
-            for (long length = 0; batch.Count < MostAtOnce && length < MostCharacters && _queue.Reader.TryRead(out var next); length += next.Entry.Length)
-                batch.Add(next);
+            for (long length = 0; batch.Count < MostAtOnce && length < MostCharacters && _queue.Reader.TryRead(out var next);
+                length += next.Entry.Length) batch.Add(next);
             var commit = await KeepAsync(batch.ConvertAll(each => each.Entry));
             foreach (var (_, told) in batch) told.SetResult(commit);
             batch.Clear();
@@ -129,9 +131,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
 
     static bool IsConflict(Exception e) => e is Overtaken or PostgresException {
-        SqlState: PostgresErrorCodes.SerializationFailure or PostgresErrorCodes.DeadlockDetected or PostgresErrorCodes.FeatureNotSupported // a stale plan
+        SqlState: PostgresErrorCodes.SerializationFailure or PostgresErrorCodes.DeadlockDetected
+            or PostgresErrorCodes.FeatureNotSupported // a stale plan
     };
-    static bool IsLost(Exception e) => e is NpgsqlException and not PostgresException { SqlState: not ("57P01" or "57P02" or "57P03") and [not '0', ..] };
+    static bool IsLost(Exception e) => e is NpgsqlException
+        and not PostgresException { SqlState: not ("57P01" or "57P02" or "57P03") and [not '0', ..] };
     // Not the entry's fault: everything but data exceptions, limits of a row, and what never got as far as the server.
     static bool IsOfTheServer(Exception e) => e is Overtaken or TimeoutException or IOException or OperationCanceledException
         or (NpgsqlException and not PostgresException { SqlState: ['2', '2' or '3', ..] or ['5', '4', ..] });
@@ -173,7 +177,9 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         while (await _asked.Reader.WaitToReadAsync()) {
             while (asked.Count < MostAtOnce && _asked.Reader.TryRead(out var next)) asked.Add(next);
             Known[]? known = null;
-            try { known = await FindAsync(asked.ConvertAll(each => each.Address)); } catch (Exception e) { Trouble(e); } // whatever escaped would end all look-ups
+            try {
+                known = await FindAsync(asked.ConvertAll(each => each.Address));
+            } catch (Exception e) { Trouble(e); } // whatever escaped would end all look-ups
             for (int i = 0; i < asked.Count; i++) asked[i].Told.SetResult(known?[i]);
             asked.Clear();
         }
@@ -188,17 +194,21 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         var known = new Known[addresses.Count];
         try {
             for (int from = 0; from < known.Length; from += Page * 10) {
-                string[] asked = [.. addresses.Skip(from).Take(Page * 10).Select(PreparedEntry.Clean)], aliases = Array.ConvertAll(asked, Alias);
-                var found = await ReadAsync(Sql.Find, row => (row.GetString(0), row.GetString(1)), P<string[]>([.. asked.Concat(aliases).Distinct()]));
+                string[] asked = [.. addresses.Skip(from).Take(Page * 10).Select(PreparedEntry.Clean)],
+                    aliases = Array.ConvertAll(asked, Alias);
+                var found = await ReadAsync(Sql.Find, row => (row.GetString(0), row.GetString(1)),
+                    P<string[]>([.. asked.Concat(aliases).Distinct()]));
                 var all = found.ToDictionary(each => each.Item1, each => each.Item2, StringComparer.Ordinal);
                 for (int i = 0; i < asked.Length; i++)
-                    known[from + i] = (all.GetValueOrDefault(aliases[i]) ?? all.GetValueOrDefault(asked[i])) is { } json ? PostgresBatch.KnownOf(json) : Known.Nothing;
+                    known[from + i] = (all.GetValueOrDefault(aliases[i]) ?? all.GetValueOrDefault(asked[i])) is { } json
+                        ? PostgresBatch.KnownOf(json) : Known.Nothing;
             }
             return known;
         } catch (Unavailable) { return null; }
     }
     /// <summary>Under what somebody is known who was forgotten: a hash, keyed by what lies in `meta`.</summary>
-    public string Alias(string address) => "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(_forgetKey, Encoding.UTF8.GetBytes(address)));
+    public string Alias(string address) =>
+        "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(_forgetKey, Encoding.UTF8.GetBytes(address)));
 
     public async Task<bool> IsWritableAsync() {
         try {
@@ -210,7 +220,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     public Task<bool> CaughtUpAsync() => Task.FromResult(true);
 
     /// <summary>Page by page, so that no query and no connection is held while the reader is slow.</summary>
-    public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query, [EnumeratorCancellation] CancellationToken cancellation) {
+    public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query,
+        [EnumeratorCancellation] CancellationToken cancellation) {
         var highest = query.Highest;
         for (int count = 100; ; count = Page) {
             var (sql, parameters) = Sql.Newest(query, highest, count);
@@ -223,42 +234,52 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     public async Task<IReadOnlyList<Count>> CountsAsync(bool hourly, DateTimeOffset since) => await ReadAsync(
         $"select key, sum(n)::bigint from {(hourly ? "hourly" : "daily")} where key >= $1 group by key order by key",
-        row => Count.Of(row.GetString(0), row.GetInt64(1)), P(since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture)));
+        row => Count.Of(row.GetString(0), row.GetInt64(1)),
+        P(since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture)));
 
     public async Task<StoreState> StateAsync() {
-        var topics = await ReadAsync("select topic_arn, confirmed_at, unsubscribed_at, validated_at, last_at, signature_version, doubled_at from subscriptions",
-            row => new TopicState(row.GetString(0), At(row, 1), At(row, 2), At(row, 3), At(row, 4), row.IsDBNull(5) ? null : row.GetString(5), At(row, 6)));
+        var topics = await ReadAsync(
+            "select topic_arn, confirmed_at, unsubscribed_at, validated_at, last_at, signature_version, doubled_at from subscriptions",
+            row => new TopicState(row.GetString(0), At(row, 1), At(row, 2), At(row, 3),
+                At(row, 4), row.IsDBNull(5) ? null : row.GetString(5), At(row, 6)));
         var (bytes, unread, suppressed, commit, fsync) = (await ReadAsync("""
             select pg_database_size(current_database()), (select count(*) from unread),
                 (select coalesce(sum(n), 0)::bigint from totals where name = 'suppressed'), current_setting('synchronous_commit'), current_setting('fsync')
             """, row => (row.GetInt64(0), row.GetInt64(1), row.GetInt64(2), row.GetString(3), row.GetString(4))))[0];
         var findings = new List<string>();
-        if (commit == "off") findings.Add("synchronous_commit is off, so PostgreSQL may lose what was acknowledged: ALTER SYSTEM RESET synchronous_commit; "
-            + "SELECT pg_reload_conf(); and look at ALTER ROLE and ALTER DATABASE");
-        if (fsync == "off") findings.Add("fsync is off, so a power cut can destroy the database: ALTER SYSTEM RESET fsync; SELECT pg_reload_conf();");
-        if (_trouble.Count > 0) findings.Add($"PostgreSQL could not be used {_trouble.Count} times since the start, last at {_trouble.At:u} ({_trouble.Why})");
+        if (commit == "off")
+            findings.Add("synchronous_commit is off, so PostgreSQL may lose what was acknowledged: ALTER SYSTEM RESET synchronous_commit; "
+                + "SELECT pg_reload_conf(); and look at ALTER ROLE and ALTER DATABASE");
+        if (fsync == "off")
+            findings.Add("fsync is off, so a power cut can destroy the database: ALTER SYSTEM RESET fsync; SELECT pg_reload_conf();");
+        if (_trouble.Count > 0)
+            findings.Add($"PostgreSQL could not be used {_trouble.Count} times since the start, last at {_trouble.At:u} ({_trouble.Why})");
         return new("PostgreSQL", bytes, 0, TimeSpan.Zero, suppressed, unread, topics, findings);
 
         static DateTimeOffset? At(NpgsqlDataReader row, int column) => row.IsDBNull(column) ? null : row.GetFieldValue<DateTime>(column);
     }
 
-    public async IAsyncEnumerable<(string Address, Known Known)> SuppressionsAsync(string after, [EnumeratorCancellation] CancellationToken cancellation) {
+    public async IAsyncEnumerable<(string Address, Known Known)> SuppressionsAsync(string after,
+        [EnumeratorCancellation] CancellationToken cancellation) {
         for (int count = 100; ; count = Page) {
-            var page = await ReadAsync(Sql.Suppressions, row => (row.GetString(0), PostgresBatch.KnownOf(row.GetString(1))), [P(after), P(count)], patient: false, cancellation);
+            var page = await ReadAsync(Sql.Suppressions, row => (row.GetString(0), PostgresBatch.KnownOf(row.GetString(1))),
+                [P(after), P(count)], patient: false, cancellation);
             foreach (var each in page) yield return each;
             if (page.Count < count) yield break;
             after = page[^1].Item1;
         }
     }
     /// <summary>A sum of counters that every transaction that changes a suppression raises, so it changes exactly at COMMIT.</summary>
-    public async Task<string> SuppressionsVersionAsync() => (await ReadAsync("select coalesce(sum(n), 0)::bigint from totals where name = 'version'",
-        row => row.GetInt64(0)))[0].ToString(CultureInfo.InvariantCulture);
+    public async Task<string> SuppressionsVersionAsync() =>
+        (await ReadAsync("select coalesce(sum(n), 0)::bigint from totals where name = 'version'",
+            row => row.GetInt64(0)))[0].ToString(CultureInfo.InvariantCulture);
 
     Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, params NpgsqlParameter[] parameters) =>
         ReadAsync(sql, read, parameters, patient: false, CancellationToken.None);
 
     // Tried again once on a new connection: after a restart of the server, all the idle ones are dead.
-    async Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, NpgsqlParameter[] parameters, bool patient, CancellationToken cancellation) {
+    async Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read,
+        NpgsqlParameter[] parameters, bool patient, CancellationToken cancellation) {
         for (bool again = true; ; again = false)
             try {
                 await using var connection = await source.OpenConnectionAsync(cancellation);
@@ -272,8 +293,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             }
     }
 
-    static async Task<List<T>> ReadAsync<T>(NpgsqlConnection connection, string sql, Func<NpgsqlDataReader, T> read, NpgsqlParameter[] parameters,
-        bool patient = false, CancellationToken cancellation = default) {
+    static async Task<List<T>> ReadAsync<T>(NpgsqlConnection connection, string sql, Func<NpgsqlDataReader, T> read,
+        NpgsqlParameter[] parameters, bool patient = false, CancellationToken cancellation = default) {
         await using var command = new NpgsqlCommand(sql, connection);
         if (patient) command.CommandTimeout = 0; // a rare subject among 100 million events takes its time; whoever asks can hang up
         foreach (var parameter in parameters) command.Parameters.Add(parameter.Clone());
@@ -294,13 +315,14 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         try {
             if (_teller is null) {
                 var connection = await source.OpenConnectionAsync();
-                if (await ReadAsync(connection, "select pg_try_advisory_lock($1)", row => row.GetBoolean(0), [P(PostgresSchema.Lock + 1)]) is [true])
-                    _teller = connection;
+                bool tells = await ReadAsync(connection, "select pg_try_advisory_lock($1)", row => row.GetBoolean(0),
+                    [P(PostgresSchema.Lock + 1)]) is [true];
+                if (tells) _teller = connection;
                 else await connection.DisposeAsync();
             }
             if (_teller is null) return [];
-            var changes = await ReadAsync(_teller, "select number, address, before, reason, at, event from changes order by number limit $1", ChangeOf,
-                [P(most)]);
+            var changes = await ReadAsync(_teller,
+                "select number, address, before, reason, at, event from changes order by number limit $1", ChangeOf, [P(most)]);
             _told = [.. changes.Select(change => change.Number)];
             return changes;
         } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) {
@@ -318,7 +340,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         await _telling.WaitAsync();
         try {
             if (_teller is null) return;
-            await ReadAsync(_teller, "delete from changes where number = any($1)", _ => 0, [P(_told.Where(number => number <= upTo).ToArray())]);
+            await ReadAsync(_teller, "delete from changes where number = any($1)", _ => 0,
+                [P(_told.Where(number => number <= upTo).ToArray())]);
         } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) {
             Trouble(e);
             await LetGoAsync();
@@ -330,8 +353,9 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     async Task LetGoAsync() {
         if (_teller is not { } teller) return;
         (_teller, _told) = (null, []);
-        try { await ReadAsync(teller, "select pg_advisory_unlock_all()", _ => 0, []); } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException
-            or InvalidOperationException) { } // closed
+        try {
+            await ReadAsync(teller, "select pg_advisory_unlock_all()", _ => 0, []);
+        } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException or InvalidOperationException) { } // closed
         await teller.DisposeAsync();
     }
 
@@ -364,7 +388,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         if (!batch.LockedAll) throw new Overtaken();
         var names = new List<string> { address };
         foreach (var table in Sql.Tables)
-            names.AddRange(await ReadAsync(connection, $"delete from {table.Name} where email = $1 returning recipient", row => row.GetString(0), [P(address)]));
+            names.AddRange(await ReadAsync(connection, $"delete from {table.Name} where email = $1 returning recipient",
+                row => row.GetString(0), [P(address)]));
         await using (var update = new NpgsqlBatch(connection)) {
             foreach (var command in batch.Forget(address, Alias(address))) update.BatchCommands.Add(command);
             await update.ExecuteNonQueryAsync();
@@ -383,7 +408,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                     if ((isJson ? names.WithoutJson(text) : names.Without(text)) is var rest && rest == text) continue;
                     // An envelope cannot be changed without breaking its signature, so its text goes; its id stays, to know a retry by.
                     string? kept = table == "entries" ? null : rest;
-                    await ReadAsync(connection, $"update {table} set {column} = $2{(column == "mail" ? "::jsonb" : "")} where id = $1", _ => 0,
+                    await ReadAsync(connection,
+                        $"update {table} set {column} = $2{(column == "mail" ? "::jsonb" : "")} where id = $1", _ => 0,
                         [P(id), new NpgsqlParameter<string?> { TypedValue = kept, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text }]);
                 }
                 if (found.Count < Page) break;
@@ -394,7 +420,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
 /// <summary>An entry as the tables take it: its id, its line, and its events without what PostgreSQL's text and jsonb cannot hold. The
 /// line holds everything unharmed.</summary>
-sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id, Feedback Feedback)[] Events, string? Unread, int Simplified = 0) {
+sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id, Feedback Feedback)[] Events,
+    string? Unread, int Simplified = 0) {
     public int Length => Line.Length * Math.Max(1, Events.Length); // each event of a message carries its `mail`
     public static PreparedEntry Of(Entry entry) {
         string line = JsonSerializer.Serialize(entry, SnsJson.Lines.Entry);
@@ -407,7 +434,10 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id,
     }
     /// <summary>The same with JSON as a string, then without events, as unread; null when there is nothing left to leave out.</summary>
     public PreparedEntry? Simpler(string why) => Simplified switch {
-        0 => this with { Simplified = 1, Events = Array.ConvertAll(Events, each => (each.Id, each.Feedback with { Mail = Quoted(each.Feedback.Mail), Tags = null })) },
+        0 => this with {
+            Simplified = 1,
+            Events = Array.ConvertAll(Events, each => (each.Id, each.Feedback with { Mail = Quoted(each.Feedback.Mail), Tags = null })),
+        },
         1 => this with { Simplified = 2, Events = [], Unread = $"PostgreSQL cannot hold it ({why})" },
         _ => null,
     };
@@ -456,7 +486,8 @@ sealed class PostgresBatch {
     readonly HashSet<Guid> _inserted = [];
     readonly List<Guid> _unwanted = []; // of a message that was there, though its events were not: they were forgotten, or dropped
     readonly SortedSet<string> _changed = new(StringComparer.Ordinal);
-    readonly SortedDictionary<string, long> _daily = new(StringComparer.Ordinal), _hourly = new(StringComparer.Ordinal), _totals = new(StringComparer.Ordinal);
+    readonly SortedDictionary<string, long> _daily = new(StringComparer.Ordinal), _hourly = new(StringComparer.Ordinal),
+        _totals = new(StringComparer.Ordinal);
     readonly List<(string Address, Known Before, Known After, DateTimeOffset At)> _changes = [];
     readonly SortedDictionary<string, TopicState> _topics = new(StringComparer.Ordinal);
     readonly Dictionary<string, DateTimeOffset> _toRemember = [];
@@ -470,7 +501,8 @@ sealed class PostgresBatch {
             foreach (var (id, feedback) in entry.Events) {
                 _events.TryAdd(id, feedback);
                 // What changes nothing for an address of which nothing is known never changes anything.
-                if (!ReferenceEquals(Judgement.Of(feedback, Known.Nothing, softBounceLimit), Known.Nothing)) _addresses.Add(feedback.Address);
+                if (!ReferenceEquals(Judgement.Of(feedback, Known.Nothing, softBounceLimit), Known.Nothing))
+                    _addresses.Add(feedback.Address);
             }
             if ((entry.Entry.Suppress?.Address ?? entry.Entry.Lift?.Address ?? entry.Entry.Forget?.Alias) is { } address)
                 _addresses.Add(PreparedEntry.Clean(address));
@@ -493,11 +525,14 @@ sealed class PostgresBatch {
         yield return Command(Sql.InsertEntries, P(entries.ConvertAll(each => each.Id).ToArray()),
             P(entries.ConvertAll(each => each.Entry.At.UtcDateTime).ToArray()), P(entries.ConvertAll(each => each.Line).ToArray()));
         foreach (var table in Sql.Tables) {
-            (Guid Id, Feedback Feedback)[] events = [.. _events.Where(each => table.Holds(each.Value.Kind)).Select(each => (each.Key, each.Value)).OrderBy(each => each.Key)];
+            (Guid Id, Feedback Feedback)[] events = [.. _events.Where(each => table.Holds(each.Value.Kind))
+                .Select(each => (each.Key, each.Value)).OrderBy(each => each.Key)];
             if (events.Length == 0) continue;
             _returning++;
-            yield return Command(table.Insert, [P(Array.ConvertAll(events, each => each.Id)), P(Array.ConvertAll(events, each => each.Feedback.SortKey)),
-                P(Array.ConvertAll(events, each => each.Feedback.At.UtcDateTime)), P(Array.ConvertAll(events, each => each.Feedback.Possible)),
+            yield return Command(table.Insert, [P(Array.ConvertAll(events, each => each.Id)),
+                P(Array.ConvertAll(events, each => each.Feedback.SortKey)),
+                P(Array.ConvertAll(events, each => each.Feedback.At.UtcDateTime)),
+                P(Array.ConvertAll(events, each => each.Feedback.Possible)),
                 .. table.Texts.Select(text => P(Array.ConvertAll(events, each => text.Of(each.Feedback))))]);
         }
         foreach (var command in Lock()) yield return command;
@@ -506,7 +541,8 @@ sealed class PostgresBatch {
     /// forgotten person is known.</summary>
     public IEnumerable<NpgsqlBatchCommand> Lock() {
         if (_addresses.Count == 0) yield break;
-        yield return Command("insert into suppressions (email) select unnest($1::text[]) on conflict (email) do nothing", P<string[]>([.. _addresses]));
+        yield return Command("insert into suppressions (email) select unnest($1::text[]) on conflict (email) do nothing",
+            P<string[]>([.. _addresses]));
         yield return Command(Sql.Lock, P<string[]>([.. _addresses.Concat(_addresses.Select(_alias)).Order(StringComparer.Ordinal)]));
     }
 
@@ -536,9 +572,12 @@ sealed class PostgresBatch {
         }
         foreach (var prepared in fresh) {
             var entry = prepared.Entry;
-            foreach (var (_, feedback) in prepared.Events) Update(feedback.Address, entry.At, known => Judgement.Of(feedback, known, _softBounceLimit));
-            if (entry.Suppress is { } manual)
-                Update(manual.Address, entry.At, known => Judgement.Of(manual with { Note = manual.Note is null ? null : PreparedEntry.Clean(manual.Note) }, entry.At, known));
+            foreach (var (_, feedback) in prepared.Events)
+                Update(feedback.Address, entry.At, known => Judgement.Of(feedback, known, _softBounceLimit));
+            if (entry.Suppress is { } manual) {
+                var clean = manual with { Note = manual.Note is null ? null : PreparedEntry.Clean(manual.Note) };
+                Update(manual.Address, entry.At, known => Judgement.Of(clean, entry.At, known));
+            }
             if (entry.Lift is { } lift) Update(lift.Address, entry.At, known => Judgement.Lifted(entry.At, known));
             if (entry.Forget is { Known: { } kept } forget) Update(forget.Alias, entry.At, _ => kept);
             if (entry.Message is { } message) See(prepared, message);
@@ -563,7 +602,8 @@ sealed class PostgresBatch {
         var (arn, at) = (message.TopicArn, prepared.Entry.At);
         var seen = _topics.GetValueOrDefault(arn) ?? new(arn, null, null, null, null, null, null);
         // Not new, though the message is: it came in another message before.
-        bool doubled = prepared.Events.Any(each => !_inserted.Contains(each.Id) || _events[each.Id].SnsMessageId != each.Feedback.SnsMessageId);
+        bool doubled = prepared.Events.Any(each => !_inserted.Contains(each.Id)
+            || _events[each.Id].SnsMessageId != each.Feedback.SnsMessageId);
         _topics[arn] = seen with {
             ConfirmedAt = message.Type == Envelope.SubscriptionConfirmation ? at : seen.ConfirmedAt,
             UnsubscribedAt = message.Type == Envelope.UnsubscribeConfirmation ? at : seen.UnsubscribedAt,
@@ -581,19 +621,24 @@ sealed class PostgresBatch {
                 yield return Command($"delete from {table.Name} where id = any($1)", P(unwanted.ToArray()));
         if (_changed.Count > 0) yield return UpdateSuppressions([.. _changed]);
         if (_empty.Count > 0) yield return Command("delete from suppressions where email = any($1)", P<string[]>([.. _empty]));
-        foreach (var (table, counts) in ((string, SortedDictionary<string, long>)[])[("daily", _daily), ("hourly", _hourly), ("totals", _totals)])
-            if (counts.Count > 0) yield return Command(Sql.Add(table), P<string[]>([.. counts.Keys]), P<long[]>([.. counts.Values]), P(shard));
+        (string Table, SortedDictionary<string, long> Counts)[] counters = [("daily", _daily), ("hourly", _hourly), ("totals", _totals)];
+        foreach (var (table, counts) in counters)
+            if (counts.Count > 0)
+                yield return Command(Sql.Add(table), P<string[]>([.. counts.Keys]), P<long[]>([.. counts.Values]), P(shard));
         // Once a second and receiver, or everybody would wait for one row.
         foreach (var topic in _topics.Values.Where(topic => IsDue(topic, seen)))
-            yield return Command(Sql.See, P(topic.TopicArn), Time(topic.ConfirmedAt), Time(topic.UnsubscribedAt), Time(topic.ValidatedAt), Time(topic.LastAt),
+            yield return Command(Sql.See, P(topic.TopicArn),
+                Time(topic.ConfirmedAt), Time(topic.UnsubscribedAt), Time(topic.ValidatedAt), Time(topic.LastAt),
                 P(topic.SignatureVersion!), Time(topic.DoubledAt));
         foreach (var each in _entries.Where(each => each.Unread is not null && _inserted.Contains(each.Id)))
-            yield return Command("insert into unread (id, at, topic_arn, why, message) values ($1, $2, $3, $4, $5) on conflict (id) do nothing", P(each.Id),
-                P(each.Entry.At.UtcDateTime), Text(each.Entry.Message?.TopicArn), Text(each.Unread), Text(each.Entry.Message?.Message ?? each.Entry.Refused?.Body));
+            yield return Command(
+                "insert into unread (id, at, topic_arn, why, message) values ($1, $2, $3, $4, $5) on conflict (id) do nothing",
+                P(each.Id), P(each.Entry.At.UtcDateTime), Text(each.Entry.Message?.TopicArn),
+                Text(each.Unread), Text(each.Entry.Message?.Message ?? each.Entry.Refused?.Body));
         if (keepsChanges)
             foreach (var (address, before, after, at) in _changes.Where(each => !each.Address.StartsWith("forgotten:", Ordinal)))
-                yield return Command("insert into changes (address, before, reason, at, event) values ($1, $2, $3, $4, $5)", P(address), Text(before.Reason),
-                    Text(after.Reason), P(at.UtcDateTime), Text(after.Event));
+                yield return Command("insert into changes (address, before, reason, at, event) values ($1, $2, $3, $4, $5)",
+                    P(address), Text(before.Reason), Text(after.Reason), P(at.UtcDateTime), Text(after.Event));
     }
 
     NpgsqlBatchCommand UpdateSuppressions(string[] addresses) => Command(Sql.UpdateSuppressions, P(addresses),
@@ -603,8 +648,10 @@ sealed class PostgresBatch {
 
     bool IsDue(TopicState topic, ConcurrentDictionary<string, DateTimeOffset> seen) {
         bool due = false;
-        foreach (string? key in (string?[])[topic.TopicArn + topic.SignatureVersion, topic.DoubledAt is null ? null : topic.TopicArn + " doubled"])
-            if (key is not null && !(seen.TryGetValue(key, out var before) && topic.LastAt < before.AddSeconds(1) && topic.LastAt >= before))
+        string?[] keys = [topic.TopicArn + topic.SignatureVersion, topic.DoubledAt is null ? null : topic.TopicArn + " doubled"];
+        foreach (string? key in keys)
+            if (key is not null
+                && !(seen.TryGetValue(key, out var before) && topic.LastAt < before.AddSeconds(1) && topic.LastAt >= before))
                 (due, _toRemember[key]) = (true, topic.LastAt!.Value);
         return due || (topic.ConfirmedAt ?? topic.UnsubscribedAt ?? topic.ValidatedAt) is not null;
     }
@@ -612,8 +659,14 @@ sealed class PostgresBatch {
     public void Remember(ConcurrentDictionary<string, DateTimeOffset> seen) {
         foreach (var (key, at) in _toRemember) seen[key] = at;
     }
-    static NpgsqlParameter<string?> Text(string? text) => new() { TypedValue = text is null ? null : PreparedEntry.Clean(text), NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text };
-    static NpgsqlParameter<DateTime?> Time(DateTimeOffset? at) => new() { TypedValue = at?.UtcDateTime, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.TimestampTz };
+    static NpgsqlParameter<string?> Text(string? text) => new() {
+        TypedValue = text is null ? null : PreparedEntry.Clean(text),
+        NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text,
+    };
+    static NpgsqlParameter<DateTime?> Time(DateTimeOffset? at) => new() {
+        TypedValue = at?.UtcDateTime,
+        NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.TimestampTz,
+    };
 
     /// <summary>The person's row gives way to one under the alias, which keeps the suppression and no word of it.</summary>
     public IEnumerable<NpgsqlBatchCommand> Forget(string address, string alias) {
@@ -651,9 +704,12 @@ static class Sql {
     }
 
     static readonly (string, Func<Feedback, string?>)[] Common = [
-        ("email", each => each.Address), ("recipient", each => each.Recipient), ("type", each => each.Type), ("subtype", each => each.SubType),
-        ("status", each => each.Status), ("detail", each => each.Detail), ("mail_id", each => each.MailId), ("subject", each => each.Subject),
-        ("source", each => each.Source), ("configuration_set", each => each.ConfigurationSet), ("sns_message_id", each => each.SnsMessageId), ("tags", each => each.Tags),
+        ("email", each => each.Address), ("recipient", each => each.Recipient),
+        ("type", each => each.Type), ("subtype", each => each.SubType),
+        ("status", each => each.Status), ("detail", each => each.Detail),
+        ("mail_id", each => each.MailId), ("subject", each => each.Subject),
+        ("source", each => each.Source), ("configuration_set", each => each.ConfigurationSet),
+        ("sns_message_id", each => each.SnsMessageId), ("tags", each => each.Tags),
     ];
     /// <summary>In the order in which everybody writes them.</summary>
     public static readonly Table[] Tables = [
@@ -662,12 +718,17 @@ static class Sql {
         new("email_events", "at", kind => kind is not (SesEvent.Bounce or SesEvent.Complaint), [.. Common, ("kind", each => each.Kind)]),
     ];
     /// <summary>Where somebody may be named: the column, and whether it is JSON.</summary>
-    public static readonly (string Table, string Column, bool IsJson)[] Texts = [("entries", "entry", true), ("unread", "message", true), ("email_bounces", "mail", true),
-        ("email_bounces", "detail", false), ("email_complaints", "mail", true), ("email_complaints", "detail", false), ("email_events", "detail", false)];
+    public static readonly (string Table, string Column, bool IsJson)[] Texts = [
+        ("entries", "entry", true), ("unread", "message", true), ("email_bounces", "mail", true),
+        ("email_bounces", "detail", false), ("email_complaints", "mail", true),
+        ("email_complaints", "detail", false), ("email_events", "detail", false),
+    ];
 
     public const string InsertEntries = """
         insert into entries (id, at, entry) select * from unnest($1::uuid[], $2::timestamptz[], $3::text[]) on conflict (id) do nothing returning id
-        """, // One probe of the index for each address, whatever the planner believes of a table that was empty a minute ago; in the order of the array.
+        """,
+        // One probe of the index for each address, whatever the planner believes of a table that was empty a minute ago; in the
+        // order of the array.
         Find = """
         select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email limit 1) as found
         """, Lock = """
@@ -699,7 +760,8 @@ static class Sql {
         void Where(string condition, string? value) {
             if (value is null) return;
             parameters.Add(PostgresStore.P(PreparedEntry.Clean(value)));
-            conditions.Append(CultureInfo.InvariantCulture, $" and {string.Format(CultureInfo.InvariantCulture, condition, "$" + parameters.Count)}");
+            conditions.Append(CultureInfo.InvariantCulture,
+                $" and {string.Format(CultureInfo.InvariantCulture, condition, "$" + parameters.Count)}");
         }
         Where("email = {0}", query.Address);
         if (query.Kind is not (SesEvent.Bounce or SesEvent.Complaint)) Where("kind = {0}", query.Kind);
@@ -711,32 +773,36 @@ static class Sql {
         Where("configuration_set = {0}", query.ConfigurationSet);
         if (query.Tag is { } tag) {
             Where("jsonb_typeof(tags -> {0}) = 'array'", tag.Name);
-            Where($"exists (select from jsonb_array_elements_text(case jsonb_typeof(tags -> ${parameters.Count}) when 'array' then tags -> ${parameters.Count} else '[]' end) "
+            Where($"exists (select from jsonb_array_elements_text(case jsonb_typeof(tags -> ${parameters.Count}) "
+                + $"when 'array' then tags -> ${parameters.Count} else '[]' end) "
                 + "as value where value = {0})", tag.Value);
         }
         var selects = Tables.Where(table => query.Kind is null || table.Holds(query.Kind)).Select(table => {
             string kind = table.HasMail ? $"'{(table.Holds(SesEvent.Bounce) ? SesEvent.Bounce : SesEvent.Complaint)}'" : "kind";
-            return $"(select sort_key, {table.Time} as at, possible, {string.Join(", ", Common.Select(text => text.Item1 + (text.Item1 == "tags" ? "::text" : "")))}, "
-                + $"{kind} as kind, {(table.HasMail ? "mail::text" : "null::text")} as mail from {table.Name} where {conditions} order by sort_key desc limit $3)";
+            return $"(select sort_key, {table.Time} as at, possible, "
+                + $"{string.Join(", ", Common.Select(text => text.Item1 + (text.Item1 == "tags" ? "::text" : "")))}, "
+                + $"{kind} as kind, {(table.HasMail ? "mail::text" : "null::text")} as mail from {table.Name} "
+                + $"where {conditions} order by sort_key desc limit $3)";
         });
         return ($"select * from ({string.Join(" union all ", selects)}) as newest order by sort_key desc limit $3", [.. parameters]);
     }
     /// <summary>A row of <see cref="Newest"/>.</summary>
     public static (Guid Key, Feedback Feedback) EventOf(NpgsqlDataReader row) {
         string? Text(int column) => row.IsDBNull(column) ? null : row.GetString(column);
-        return (row.GetGuid(0), new(Text(15)!, Text(3)!, Text(4)!, row.GetFieldValue<DateTime>(1), Text(5), Text(6), Text(7), Text(8), row.GetBoolean(2), Text(9), Text(10),
-            Text(11), Text(12), Text(14), Text(16), Text(13)!));
+        return (row.GetGuid(0), new(Text(15)!, Text(3)!, Text(4)!, row.GetFieldValue<DateTime>(1), Text(5), Text(6), Text(7), Text(8),
+            row.GetBoolean(2), Text(9), Text(10), Text(11), Text(12), Text(14), Text(16), Text(13)!));
     }
 }
 
 /// <summary>The tables, made and migrated at the start.</summary>
 static class PostgresSchema {
-    /// <summary>The advisory lock under which one receiver at a time migrates; the next number is held by the one that tells of changes.</summary>
+    /// <summary>The advisory lock under which one receiver at a time migrates; the next number is held by the one that tells of
+    /// changes.</summary>
     public const long Lock = 0x5345_5346_4242_0001;
 
-    // Keys begin with a time (see PreparedEntry.KeyOf), so inserts go to the right edge of each index whatever the size of the table. Duplicates
-    // are told by the primary key alone. email_events can be partitioned by ranges of id, since that is in its key; it is not, until somebody
-    // drops whole months: see README.md.
+    // Keys begin with a time (see PreparedEntry.KeyOf), so inserts go to the right edge of each index whatever the size of the
+    // table. Duplicates are told by the primary key alone. email_events can be partitioned by ranges of id, since that is in its
+    // key; it is not, until somebody drops whole months: see README.md.
     const string First = """
         create table entries (id uuid primary key, at timestamptz not null, entry text);
         create table email_bounces (id uuid primary key, sort_key uuid not null, email text collate "C" not null, bounced_at timestamptz not null, type text,
@@ -786,12 +852,14 @@ static class PostgresSchema {
         await RunAsync("create table if not exists meta (name text primary key, value text not null)");
         string? version = (string?)await RunAsync("select value from meta where name = 'schema'");
         if (version is not null && int.Parse(version, CultureInfo.InvariantCulture) > PostgresStore.Schema)
-            throw new Refusal($"ConnectionStrings:Feedback: the tables are of schema {version}, and this program knows {PostgresStore.Schema}: run the newer one");
+            throw new Refusal($"ConnectionStrings:Feedback: the tables are of schema {version}, "
+                + $"and this program knows {PostgresStore.Schema}: run the newer one");
         if (version is null) {
             await RunAsync(First);
             await RunAsync(Compression);
             await RunAsync("insert into meta values ('schema', $1), ('forget_key', $2)",
-                PostgresStore.P(PostgresStore.Schema.ToString(CultureInfo.InvariantCulture)), PostgresStore.P(Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(32))));
+                PostgresStore.P(PostgresStore.Schema.ToString(CultureInfo.InvariantCulture)),
+                PostgresStore.P(Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(32))));
         }
         string key = (string)(await RunAsync("select value from meta where name = 'forget_key'"))!;
         await transaction.CommitAsync(cancellation);
@@ -803,9 +871,12 @@ static class PostgresSchema {
 sealed class PersonNames {
     readonly Regex _names;
     public PersonNames(IEnumerable<string> spellings) {
-        string[] names = [.. spellings.Select(each => each.Trim().TrimEnd('>').Split('<')[^1].Trim().ToLowerInvariant()).Where(each => each.Length > 0).Distinct()];
-        Patterns = Array.ConvertAll(names, name => '%' + name.Replace("\\", @"\\", Ordinal).Replace("%", @"\%", Ordinal).Replace("_", @"\_", Ordinal) + '%');
-        _names = new($@"(?<![\p{{L}}\p{{N}}._%+-])(?:{string.Join('|', names.Select(Regex.Escape))})(?![\p{{L}}\p{{N}}-]|\.[\p{{L}}\p{{N}}])",
+        string[] names = [.. spellings.Select(each => each.Trim().TrimEnd('>').Split('<')[^1].Trim().ToLowerInvariant())
+            .Where(each => each.Length > 0).Distinct()];
+        Patterns = Array.ConvertAll(names, name =>
+            '%' + name.Replace("\\", @"\\", Ordinal).Replace("%", @"\%", Ordinal).Replace("_", @"\_", Ordinal) + '%');
+        _names = new(
+            $@"(?<![\p{{L}}\p{{N}}._%+-])(?:{string.Join('|', names.Select(Regex.Escape))})(?![\p{{L}}\p{{N}}-]|\.[\p{{L}}\p{{N}}])",
             RegexOptions.IgnoreCase | RegexOptions.CultureInvariant, TimeSpan.FromSeconds(5));
     }
     /// <summary>For LIKE, on lower case.</summary>
@@ -829,14 +900,17 @@ sealed class PersonNames {
         switch (node) {
             case JsonObject members:
                 foreach (string name in members.Select(member => member.Key).ToArray())
-                    if (members[name] is { } member && Walk(member, ref changed) is var other && !ReferenceEquals(member, other)) members[name] = other;
+                    if (members[name] is { } member && Walk(member, ref changed) is var other && !ReferenceEquals(member, other))
+                        members[name] = other;
                 break;
             case JsonArray elements:
                 for (int i = 0; i < elements.Count; i++)
-                    if (elements[i] is { } element && Walk(element, ref changed) is var other && !ReferenceEquals(element, other)) elements[i] = other;
+                    if (elements[i] is { } element && Walk(element, ref changed) is var other && !ReferenceEquals(element, other))
+                        elements[i] = other;
                 break;
             case JsonValue value when value.GetValueKind() == JsonValueKind.String:
-                string text = value.GetValue<string>(), rest = text.AsSpan().TrimStart().StartsWith('{') ? WithoutJson(text) : Without(text);
+                string text = value.GetValue<string>(),
+                    rest = text.AsSpan().TrimStart().StartsWith('{') ? WithoutJson(text) : Without(text);
                 if (rest == text) break;
                 changed = true;
                 return JsonValue.Create(rest);
@@ -858,13 +932,17 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         var store = app.Services.GetService<PostgresStore>()
             ?? throw new Refusal("copy: ConnectionStrings:Feedback is where to copy to: Host=...;Database=...;Username=...");
         try {
-            return await new JournalCopy(store, app.Services.GetRequiredService<NpgsqlDataSource>(), app.Services.GetRequiredService<IOptions<ReceiverOptions>>()).CopyAsync();
-        } catch (Exception e) when (e is NpgsqlException or TimeoutException) { throw new Refusal("copy: PostgreSQL cannot be used: " + e.Message); }
+            return await new JournalCopy(store, app.Services.GetRequiredService<NpgsqlDataSource>(),
+                app.Services.GetRequiredService<IOptions<ReceiverOptions>>()).CopyAsync();
+        } catch (Exception e) when (e is NpgsqlException or TimeoutException) {
+            throw new Refusal("copy: PostgreSQL cannot be used: " + e.Message);
+        }
     }
 
     async Task<int> CopyAsync() {
         string folder = options.Value.JournalDirectory;
-        if (!Directory.Exists(folder) || !Journal.Segments(folder).Any()) throw new Refusal($"copy: there is no journal in Journal:Directory {folder}");
+        if (!Directory.Exists(folder) || !Journal.Segments(folder).Any())
+            throw new Refusal($"copy: there is no journal in Journal:Directory {folder}");
         await PostgresSchema.MigrateAsync(source, CancellationToken.None);
         await TakeForgetKeyAsync(Path.Combine(folder, "forget.key"));
         await store.StartAsync(CancellationToken.None);
@@ -903,7 +981,8 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
     // In the order of the journal, so one batch after another; a server that restarts is waited for.
     async Task KeepAsync(List<PreparedEntry> batch) {
         for (int tries = 0; await store.KeepAsync(batch) != Commit.Kept; await Task.Delay(1000))
-            if (++tries == 60) throw new Refusal("copy: PostgreSQL cannot be written; what was copied stays, and copying again goes on from there");
+            if (++tries == 60)
+                throw new Refusal("copy: PostgreSQL cannot be written; what was copied stays, and copying again goes on from there");
         _entries += batch.Count;
         batch.Clear();
     }
@@ -917,7 +996,8 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         await command.ExecuteNonQueryAsync();
         command.CommandText = "select value = $1 from meta where name = 'forget_key'";
         if (await command.ExecuteScalarAsync() is not true)
-            throw new Refusal("copy: people were forgotten under another key in PostgreSQL, so those of the journal cannot be known there: copy into an empty database");
+            throw new Refusal("copy: people were forgotten under another key in PostgreSQL, "
+                + "so those of the journal cannot be known there: copy into an empty database");
     }
 
     void Tally(PreparedEntry prepared) {
@@ -932,7 +1012,8 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
     }
     void Judge(string address, Func<Known, Known> judge) {
         if (store.Alias(address) is var alias && _known.ContainsKey(alias)) address = alias;
-        if (judge(_known.GetValueOrDefault(address, Known.Nothing)) is var known && !ReferenceEquals(known, Known.Nothing)) _known[address] = known;
+        if (judge(_known.GetValueOrDefault(address, Known.Nothing)) is var known && !ReferenceEquals(known, Known.Nothing))
+            _known[address] = known;
     }
 
     async Task<int> CompareAsync(TimeSpan took) {
@@ -946,10 +1027,14 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
             all &= there >= journal;
             Console.WriteLine($"{name,-22}{journal,12}{there,12}");
         }
-        for (int i = 0; i < Sql.Tables.Length; i++) await LineAsync(Sql.Tables[i].Name, _events[i].Count, "select count(*) from " + Sql.Tables[i].Name);
-        await LineAsync("addresses suppressed", _known.Values.Count(known => known.Suppressed), "select count(*) from suppressions where reason is not null");
+        for (int i = 0; i < Sql.Tables.Length; i++)
+            await LineAsync(Sql.Tables[i].Name, _events[i].Count, "select count(*) from " + Sql.Tables[i].Name);
+        await LineAsync("addresses suppressed", _known.Values.Count(known => known.Suppressed),
+            "select count(*) from suppressions where reason is not null");
         await LineAsync("unread", _unread.Count, "select count(*) from unread");
-        Console.WriteLine(all ? "All of the journal is in PostgreSQL." : "PostgreSQL holds less than the journal: what was lifted or forgotten there, or another setting.");
+        Console.WriteLine(all
+            ? "All of the journal is in PostgreSQL."
+            : "PostgreSQL holds less than the journal: what was lifted or forgotten there, or another setting.");
         return all ? 0 : 1;
     }
 }

@@ -33,8 +33,9 @@ sealed partial class QueueOptions : IValidatableObject {
         ? (ServiceUrl.Length > 0 ? ServiceUrl : parts.Groups[1].Value, parts.Groups[2].Value) : (ServiceUrl, "us-east-1");
 
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext) {
-        if (QueueUrl.Length > 0 && ServiceUrl.Length == 0 && !Urls().IsMatch(QueueUrl)) yield return new($"Sqs:QueueUrl '{QueueUrl}' is not "
-            + "the URL of a standard queue, as https://sqs.eu-west-1.amazonaws.com/123456789012/name is");
+        if (QueueUrl.Length > 0 && ServiceUrl.Length == 0 && !Urls().IsMatch(QueueUrl))
+            yield return new($"Sqs:QueueUrl '{QueueUrl}' is not "
+                + "the URL of a standard queue, as https://sqs.eu-west-1.amazonaws.com/123456789012/name is");
         if (ServiceUrl.Length > 0 && !(Uri.TryCreate(ServiceUrl, UriKind.Absolute, out var at) && at.Scheme is "http" or "https"))
             yield return new($"Sqs:ServiceUrl '{ServiceUrl}' is no URL, as http://localhost:4566 is");
     }

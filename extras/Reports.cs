@@ -705,13 +705,15 @@ static class Contract {
             $$"""{"address":"jane@example.com","complete":true,"events":[{{Event}}]}"""), NoAddress, NotNow),
         ["DELETE /history" + Of] = new([], null, new(204, "Forgotten"), NoAddress,
             new(404, "Nothing is known of the address", Problems, ProblemOf(404, "Nothing is known of the address.")), NotNow),
-        ["GET /suppressed"] = new(["format", "reason", "since", "after", "limit"], null, new(200, "The list; ETag and, for a page, Link", Json,
-            """{"suppressed":[{"address":"jane@example.com","reason":"bounce","since":"2026-11-03T09:00:49.89Z"}],"next":null}"""),
+        ["GET /suppressed"] = new(["format", "reason", "since", "after", "limit"], null,
+            new(200, "The list; ETag and, for a page, Link", Json,
+                """{"suppressed":[{"address":"jane@example.com","reason":"bounce","since":"2026-11-03T09:00:49.89Z"}],"next":null}"""),
             new(304, "Nothing has changed since If-None-Match"), BadParameter, NotNow),
         ["HEAD /suppressed"] = new(["format", "reason", "since", "after", "limit"], null, new(200, "ETag"),
             new(304, "Nothing has changed since If-None-Match"), new(400, "A parameter cannot be right"), new(503, "Not to be told now")),
         ["POST /suppressed"] = new(["reason"], (Text, "jane@example.com\njoe@example.com\n"), new(200, "What came of it", Json,
-            """{"added":1,"already":1,"skipped":[{"line":3,"why":"no e-mail address"}],"moreSkipped":0}"""), BadParameter, TooLarge, NotNow),
+            """{"added":1,"already":1,"skipped":[{"line":3,"why":"no e-mail address"}],"moreSkipped":0}"""),
+            BadParameter, TooLarge, NotNow),
         ["POST /sendable"] = new([], (Text, "jane@example.com\njoe@example.com\n"),
             new(200, "Those that are not suppressed; X-Left-Out counts the others", Text, "joe@example.com\n"), TooLarge, NotNow),
         ["GET /metrics"] = new([], null, new Answers(200, "Prometheus' text format", Text, "feedback_receiver_suppressions 1\n")),
@@ -832,7 +834,8 @@ static class Page {
             http.Response.ContentType = "text/html; charset=utf-8";
             return http.Response.WriteAsync(html);
         }).WithSummary("GET /: the page.");
-        app.MapGet("/live", (HttpContext http, Live live) => live.FollowAsync(http)).WithSummary("GET /live: Server-Sent Events, with the number of messages kept.");
+        app.MapGet("/live", (HttpContext http, Live live) => live.FollowAsync(http))
+            .WithSummary("GET /live: Server-Sent Events, with the number of messages kept.");
 
         string HashOf(string tag) => html.Split($"<{tag}>") is [_, var rest] && rest.Split($"</{tag}>") is [var text, _]
             ? $"'sha256-{Convert.ToBase64String(SHA256.HashData(Encoding.UTF8.GetBytes(text)))}'"

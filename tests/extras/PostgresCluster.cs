@@ -7,10 +7,14 @@ using Npgsql;
 /// <summary>A PostgreSQL of our own on a free port of this machine, made by the first test that wants it and ended with the run. Each
 /// test has a database of its own. fsync is on.</summary>
 public sealed class PostgresCluster : IAsyncDisposable {
-    static readonly string? Bin = new[] { Environment.GetEnvironmentVariable("PATH") ?? "" }.SelectMany(path => path.Split(Path.PathSeparator))
-        .Concat(Directory.Exists("/usr/lib/postgresql") ? Directory.GetDirectories("/usr/lib/postgresql").Order().Reverse().Select(version => version + "/bin") : [])
+    static readonly string? Bin = new[] { Environment.GetEnvironmentVariable("PATH") ?? "" }
+        .SelectMany(path => path.Split(Path.PathSeparator))
+        .Concat(Directory.Exists("/usr/lib/postgresql")
+            ? Directory.GetDirectories("/usr/lib/postgresql").Order().Reverse().Select(version => version + "/bin")
+            : [])
         .FirstOrDefault(folder => File.Exists(Path.Combine(folder, "initdb")) && File.Exists(Path.Combine(folder, "postgres")));
-    static readonly string[] Owner = Environment.IsPrivilegedProcess ? ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] : [];
+    static readonly string[] Owner = Environment.IsPrivilegedProcess
+        ? ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] : [];
     readonly string _folder = Path.Combine(Path.GetTempPath(), $"postgres-{Guid.NewGuid():N}");
     readonly SemaphoreSlim _gate = new(1);
     readonly int _port = Moto.FreePort();
@@ -49,7 +53,8 @@ public sealed class PostgresCluster : IAsyncDisposable {
     }
 
     public async Task StartAsync() {
-        _server = Process.Start(Start("postgres", "-D", _folder, "-p", _port.ToString(CultureInfo.InvariantCulture), "-c", "listen_addresses=127.0.0.1",
+        _server = Process.Start(Start("postgres", "-D", _folder,
+            "-p", _port.ToString(CultureInfo.InvariantCulture), "-c", "listen_addresses=127.0.0.1",
             "-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "fsync=on"))!;
         _server.OutputDataReceived += (_, _) => { };
         _server.ErrorDataReceived += (_, _) => { };
@@ -81,7 +86,8 @@ public sealed class PostgresCluster : IAsyncDisposable {
         await using var reader = await command.ExecuteReaderAsync();
         var rows = new List<string>();
         while (await reader.ReadAsync())
-            rows.Add(string.Join(' ', Enumerable.Range(0, reader.FieldCount).Select(column => Convert.ToString(reader.GetValue(column), CultureInfo.InvariantCulture))));
+            rows.Add(string.Join(' ', Enumerable.Range(0, reader.FieldCount).Select(
+                column => Convert.ToString(reader.GetValue(column), CultureInfo.InvariantCulture))));
         return [.. rows];
     }
 

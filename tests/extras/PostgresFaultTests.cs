@@ -13,7 +13,8 @@ public sealed class PostgresFaultTests {
 
     // Of every ten, by number: what SES says, the events of it, and whom it suppresses.
     static (string Body, int Events, string[] Suppressed) Message(int number, Func<string, string> sign) {
-        string one = $"a{number * 7 % Addresses}@example.com", two = $"a{number * 13 % Addresses}@example.com", mail = $"0100019a{number:x8}-mail";
+        string one = $"a{number * 7 % Addresses}@example.com", two = $"a{number * 13 % Addresses}@example.com",
+            mail = $"0100019a{number:x8}-mail";
         string at = $"2026-11-24T{number % 24:00}:00:00.000Z";
         string[] both = one == two ? [one] : [one, two];
         return (number % 10) switch {
@@ -41,6 +42,8 @@ public sealed class PostgresFaultTests {
     async Task<(Process Process, Uri Url)> BalanceAsync(IEnumerable<OwnProcess> receivers) {
         int port = Moto.FreePort();
         string path = Path.Combine(_folder, "haproxy.cfg");
+        var servers = receivers.Select((receiver, i) =>
+            $"server receiver{i} {receiver.Webhook.BaseAddress!.Authority} check inter 250ms fall 2 rise 1");
         await File.WriteAllTextAsync(path, $"""
             defaults
                 mode http
@@ -54,10 +57,11 @@ public sealed class PostgresFaultTests {
             backend receivers
                 balance roundrobin
                 option httpchk GET /health
-                {string.Join("\n    ", receivers.Select((receiver, i) => $"server receiver{i} {receiver.Webhook.BaseAddress!.Authority} check inter 250ms fall 2 rise 1"))}
+                {string.Join("\n    ", servers)}
 
             """, TestContext.Current.CancellationToken);
-        var process = Process.Start(new ProcessStartInfo(HaProxy!, ["-f", path, "-db"]) { RedirectStandardError = true, RedirectStandardOutput = true })!;
+        var start = new ProcessStartInfo(HaProxy!, ["-f", path, "-db"]) { RedirectStandardError = true, RedirectStandardOutput = true };
+        var process = Process.Start(start)!;
         process.ErrorDataReceived += (_, _) => { };
         process.BeginErrorReadLine();
         return (process, new Uri($"http://127.0.0.1:{port}"));
@@ -70,7 +74,8 @@ public sealed class PostgresFaultTests {
                 using var content = new StringContent(body);
                 using var response = await client.PostAsync("/sns", content);
                 if (response.StatusCode == HttpStatusCode.OK) return tries;
-                Assert.True(response.StatusCode is HttpStatusCode.ServiceUnavailable or HttpStatusCode.BadGateway or HttpStatusCode.GatewayTimeout, $"{response.StatusCode}");
+                Assert.True(response.StatusCode is HttpStatusCode.ServiceUnavailable or HttpStatusCode.BadGateway
+                    or HttpStatusCode.GatewayTimeout, $"{response.StatusCode}");
                 Assert.True(tries < 1000, "it is never taken");
             } catch (HttpRequestException) { } // nobody listens, or the connection broke
     }
@@ -83,11 +88,13 @@ public sealed class PostgresFaultTests {
         var messages = Sign();
         Directory.CreateDirectory(Path.Combine(_folder, "certificates"));
         foreach (var sns in _sns) File.WriteAllText(Path.Combine(_folder, "certificates", sns.Name), sns.Pem);
-        OwnProcess[] receivers = [.. await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => OwnProcess.StartAsync(_folder, "ConnectionStrings__Feedback=" + database)))];
+        OwnProcess[] receivers = [.. await Task.WhenAll(Enumerable.Range(0, 3)
+            .Select(_ => OwnProcess.StartAsync(_folder, "ConnectionStrings__Feedback=" + database)))];
         var (proxy, url) = await BalanceAsync(receivers);
         try {
             using var client = new HttpClient(new SocketsHttpHandler { MaxConnectionsPerServer = Connections }) { BaseAddress = url };
-            int[] order = [.. Enumerable.Range(0, Distinct), .. Random.Shared.GetItems(Enumerable.Range(0, Distinct).ToArray(), Posts - Distinct)];
+            int[] order = [.. Enumerable.Range(0, Distinct),
+                .. Random.Shared.GetItems(Enumerable.Range(0, Distinct).ToArray(), Posts - Distinct)];
             Random.Shared.Shuffle(order);
             var (next, done, posts) = (-1, 0, 0);
             var posting = Task.WhenAll(Enumerable.Range(0, Connections).Select(async _ => {
@@ -106,7 +113,8 @@ public sealed class PostgresFaultTests {
             TestContext.Current.TestOutputHelper!.WriteLine($"{posts} posts until {Posts} were acknowledged");
             await AssertCompleteAsync(database, messages);
             Assert.All(receivers[1..], receiver => Assert.False(receiver.HasEnded));
-            foreach (var receiver in receivers[1..]) Assert.Equal("ok\n", await receiver.Webhook.GetStringAsync("/health", TestContext.Current.CancellationToken));
+            foreach (var receiver in receivers[1..])
+                Assert.Equal("ok\n", await receiver.Webhook.GetStringAsync("/health", TestContext.Current.CancellationToken));
         } finally {
             proxy.Kill();
             foreach (var receiver in receivers) receiver.Dispose();
@@ -121,7 +129,8 @@ public sealed class PostgresFaultTests {
             (select bounced_at as at, 'Bounce' as kind, type, subtype from email_bounces union all select complained_at, 'Complaint', type, subtype from email_complaints
             union all select at, kind, type, subtype from email_events) as event
             """;
-        Assert.Equal([messages.Sum(message => message.Events).ToString(CultureInfo.InvariantCulture)], await QueryAsync("select count(*) from " + events));
+        Assert.Equal([messages.Sum(message => message.Events).ToString(CultureInfo.InvariantCulture)],
+            await QueryAsync("select count(*) from " + events));
         foreach (var (table, format) in ((string, string)[])[("daily", "YYYY-MM-DD"), ("hourly", "YYYY-MM-DD\"T\"HH24")])
             Assert.Equal(await QueryAsync($"""
                 select key, count(*) from (select to_char(at at time zone 'UTC', '{format}') || '|' || kind || '|' || coalesce(type, '') || '|' || coalesce(subtype, '') as key
@@ -130,7 +139,8 @@ public sealed class PostgresFaultTests {
                 await QueryAsync($"select key, sum(n)::bigint from {table} group by key order by key"));
         Assert.Equal(messages.SelectMany(message => message.Suppressed).Distinct().Order(StringComparer.Ordinal),
             await QueryAsync("select email from suppressions where reason is not null order by email"));
-        Assert.Equal(await QueryAsync("select count(*) from suppressions where reason is not null"), await QueryAsync("select sum(n)::bigint from totals where name = 'suppressed'"));
+        Assert.Equal(await QueryAsync("select count(*) from suppressions where reason is not null"),
+            await QueryAsync("select sum(n)::bigint from totals where name = 'suppressed'"));
         Assert.Equal(["0"], await QueryAsync("select count(*) from suppressions where reason is null"));
     }
 }

@@ -4,18 +4,21 @@ using Microsoft.Extensions.DependencyInjection;
 
 /// <summary>The same facts, against PostgreSQL.</summary>
 public sealed class PostgresContractTests(PostgresCluster cluster) : StoreContractTests {
-    private protected override async Task<string[]> NewStoreAsync(string folder) => ["ConnectionStrings:Feedback=" + await cluster.NewDatabaseAsync()];
+    private protected override async Task<string[]> NewStoreAsync(string folder) =>
+        ["ConnectionStrings:Feedback=" + await cluster.NewDatabaseAsync()];
 }
 
 /// <summary>ConnectionStrings:Feedback=Host=...: what is PostgreSQL's alone, and what LiteDB's receiver leaves to extras.</summary>
 public sealed class PostgresTests(PostgresCluster cluster) {
     const string Jane = "jane@example.com", Joe = "joe@example.com";
 
-    static Task<ReceiverApp> StartAsync(string database, params string[] settings) => ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database, .. settings]);
+    static Task<ReceiverApp> StartAsync(string database, params string[] settings) =>
+        ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database, .. settings]);
     static IFeedbackStore Store(ReceiverApp app) => app.Services.GetRequiredService<IFeedbackStore>();
     static Entry Manual(string address, DateTimeOffset at, string? note = null) => new(at, Suppress: new(address, Reason.Manual, note));
-    static async Task<string[]> SuppressionsAsync(ReceiverApp app, string after = "") => [.. await Store(app).SuppressionsAsync(after, TestContext.Current.CancellationToken)
-        .Select(each => each.Address).ToListAsync()];
+    static async Task<string[]> SuppressionsAsync(ReceiverApp app, string after = "") =>
+        [.. await Store(app).SuppressionsAsync(after, TestContext.Current.CancellationToken)
+            .Select(each => each.Address).ToListAsync()];
     static async Task CommitAsync(ReceiverApp app, params Entry[] entries) {
         foreach (var entry in entries) Assert.Equal(Commit.Kept, await Store(app).CommitAsync(entry));
     }
@@ -71,21 +74,28 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         string database = await cluster.NewDatabaseAsync();
         var apps = await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => StartAsync(database, "Suppression:SoftBounceLimit=2")));
         var sns = apps[0].Sns;
-        foreach (var app in apps) File.WriteAllText(Path.Combine(Directory.CreateDirectory(Path.Combine(app.Folder, "certificates")).FullName, sns.Name), sns.Pem);
+        foreach (var app in apps) {
+            var certificates = Directory.CreateDirectory(Path.Combine(app.Folder, "certificates"));
+            File.WriteAllText(Path.Combine(certificates.FullName, sns.Name), sns.Pem);
+        }
         // Each names several people, in an order of its own.
         string[] bodies = [.. Enumerable.Range(0, 300).Select(mail => sns.Signed(FakeSns.SesBounce(
-            [.. Enumerable.Range(0, 5).Select(i => $"a{(mail * 7 + i * 11) % 40}@example.com")], $"mail-{mail}", mail % 2 == 0 ? "Permanent" : "Transient")))];
+            [.. Enumerable.Range(0, 5).Select(i => $"a{(mail * 7 + i * 11) % 40}@example.com")],
+                $"mail-{mail}", mail % 2 == 0 ? "Permanent" : "Transient")))];
 
-        var answers = await Task.WhenAll(apps.SelectMany((app, i) => bodies.OrderBy(body => HashCode.Combine(body.Length, i, body.GetHashCode(StringComparison.Ordinal)))
+        var answers = await Task.WhenAll(apps.SelectMany((app, i) => bodies
+            .OrderBy(body => HashCode.Combine(body.Length, i, body.GetHashCode(StringComparison.Ordinal)))
             .Select(body => app.PostAsync(body))));
 
         Assert.All(answers, answer => Assert.Equal((200, "kept"), answer));
         Assert.Equal(["1500"], await PostgresCluster.QueryAsync(database, "select sum(n) from daily"));
         Assert.Equal(["1500 1500"], await PostgresCluster.QueryAsync(database, "select count(*), count(distinct id) from email_bounces"));
-        Assert.Equal(["40 40"], await PostgresCluster.QueryAsync(database, "select count(*), (select sum(n) from totals where name = 'suppressed') from suppressions where reason = 'bounce'"));
+        Assert.Equal(["40 40"], await PostgresCluster.QueryAsync(database,
+            "select count(*), (select sum(n) from totals where name = 'suppressed') from suppressions where reason = 'bounce'"));
         Assert.Equal(["300"], await PostgresCluster.QueryAsync(database, "select count(*) from entries"));
         Assert.All(apps, app => Assert.DoesNotContain("cannot be used", app.Log.Text, StringComparison.Ordinal));
-        Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select deadlocks from pg_stat_database where datname = current_database()"));
+        Assert.Equal(["0"], await PostgresCluster.QueryAsync(database,
+            "select deadlocks from pg_stat_database where datname = current_database()"));
         await Task.WhenAll(apps.Select(app => app.DisposeAsync().AsTask()));
     }
 
@@ -93,10 +103,12 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     public async Task A_stored_message_keeps_its_signature() {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
-        string body = app.Sns.Signed(FakeSns.SesBounce([Jane]).Replace("Your offers", @"\u0000 J\u00f6rg \ud83d", StringComparison.Ordinal));
+        string body = app.Sns.Signed(FakeSns.SesBounce([Jane])
+            .Replace("Your offers", @"\u0000 J\u00f6rg \ud83d", StringComparison.Ordinal));
         await app.PostAsync(body);
 
-        var kept = Entry.Read(System.Text.Encoding.UTF8.GetBytes((await PostgresCluster.QueryAsync(database, "select entry from entries"))[0]))!.Message!;
+        var kept = Entry.Read(System.Text.Encoding.UTF8.GetBytes(
+            (await PostgresCluster.QueryAsync(database, "select entry from entries"))[0]))!.Message!;
 
         var (sent, certificate) = (JsonElement.Parse(body), SigningCertificate.Parse(app.Sns.Pem)!);
         Assert.Equal(sent.GetProperty("Signature").GetString(), kept.Signature);
@@ -116,8 +128,9 @@ public sealed class PostgresTests(PostgresCluster cluster) {
             foreach (string path in (string[])["/suppressed/" + Jane, "/history/" + Jane]) Assert.Equal(503, await app.StatusAsync(path));
             Assert.Null(await Store(app).FindAsync([Jane]));
             Assert.False(await Store(app).IsWritableAsync());
-            foreach (var ask in (Func<Task>[])[() => Store(app).StateAsync(), () => Store(app).CountsAsync(true, default), () => Store(app).SuppressionsVersionAsync(),
-                () => SuppressionsAsync(app)]) await Assert.ThrowsAsync<Unavailable>(ask);
+            Func<Task>[] asks = [() => Store(app).StateAsync(), () => Store(app).CountsAsync(true, default),
+                () => Store(app).SuppressionsVersionAsync(), () => SuppressionsAsync(app)];
+            foreach (var ask in asks) await Assert.ThrowsAsync<Unavailable>(ask);
             await own.StartAsync();
             Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
             Assert.Equal(200, (await app.PostAsync(while503)).Status);
@@ -144,7 +157,8 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await using (var app = await StartAsync(database)) await app.PostAsync(app.Sns.Bounce(Jane));
         await using var standby = await StartAsync(database);
         await PostgresCluster.ExecuteAsync(database, $"alter database {database.Split('=')[^1]} set default_transaction_read_only = on");
-        await PostgresCluster.ExecuteAsync(cluster.For("postgres"), $"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database.Split('=')[^1]}'");
+        await PostgresCluster.ExecuteAsync(cluster.For("postgres"),
+            $"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database.Split('=')[^1]}'");
         Assert.Equal(503, (await standby.PostAsync(standby.Sns.Bounce(Joe))).Status);
         Assert.Equal(503, (int)(await standby.Webhook.GetAsync("/health", TestContext.Current.CancellationToken)).StatusCode);
         Assert.Equal(200, await standby.StatusAsync("/suppressed/" + Jane));
@@ -155,7 +169,8 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await using var app = await StartAsync(await cluster.NewDatabaseAsync());
         Assert.Empty(await SuppressionsAsync(app));
         string empty = await Store(app).SuppressionsVersionAsync();
-        await Task.WhenAll(Enumerable.Range(0, 1205).Select(number => Store(app).CommitAsync(Manual($"a{number:0000}@example.com", app.Clock.GetUtcNow()))));
+        await Task.WhenAll(Enumerable.Range(0, 1205)
+            .Select(number => Store(app).CommitAsync(Manual($"a{number:0000}@example.com", app.Clock.GetUtcNow()))));
         await CommitAsync(app, Manual("Z@example.com", app.Clock.GetUtcNow()), Manual("\u00e9@example.com", app.Clock.GetUtcNow()));
         string full = await Store(app).SuppressionsVersionAsync();
         string[] all = await SuppressionsAsync(app);
@@ -175,10 +190,16 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [Fact]
     public async Task Somebody_forgotten_is_nowhere_in_the_database_and_still_suppressed_and_others_are_as_before() {
         string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
-        string own = app.Sns.Bounce(Jane), both = app.Sns.Signed(FakeSns.SesComplaint(["Jane Doe <JANE@example.com>", Joe], "0100019a00000001-mail"));
-        foreach (string body in (string[])[own, both, app.Sns.Bounce("ejane@example.com", "0100019a00000002-mail"), app.Sns.Signed(FakeSns.SesDelivery(Jane, "0100019a00000003-mail")),
-            app.Sns.Signed("Dear jane@example.com, this is no event"), app.Sns.Signed(FakeSns.SesBounce([Joe], "0100019a00000004-mail").Replace("user unknown", "forwarded to <jane@example.com>", StringComparison.Ordinal))])
+        await using var app = await StartAsync(database,
+            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        string own = app.Sns.Bounce(Jane),
+            both = app.Sns.Signed(FakeSns.SesComplaint(["Jane Doe <JANE@example.com>", Joe], "0100019a00000001-mail"));
+        foreach (string body in (string[])[own, both,
+            app.Sns.Bounce("ejane@example.com", "0100019a00000002-mail"),
+            app.Sns.Signed(FakeSns.SesDelivery(Jane, "0100019a00000003-mail")),
+            app.Sns.Signed("Dear jane@example.com, this is no event"),
+            app.Sns.Signed(FakeSns.SesBounce([Joe], "0100019a00000004-mail")
+                .Replace("user unknown", "forwarded to <jane@example.com>", StringComparison.Ordinal))])
             Assert.Equal(200, (await app.PostAsync(body)).Status);
         string version = await Store(app).SuppressionsVersionAsync();
 
@@ -206,17 +227,20 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     static async Task<string[]> DumpAsync(string database) {
-        string[] tables = await PostgresCluster.QueryAsync(database, "select tablename from pg_tables where schemaname = 'public' order by 1");
+        string[] tables = await PostgresCluster.QueryAsync(database,
+            "select tablename from pg_tables where schemaname = 'public' order by 1");
         Assert.Contains("entries", tables);
         var rows = new List<string>();
-        foreach (string table in tables) rows.AddRange(await PostgresCluster.QueryAsync(database, $"select row_to_json(t)::text from {table} as t"));
+        foreach (string table in tables)
+            rows.AddRange(await PostgresCluster.QueryAsync(database, $"select row_to_json(t)::text from {table} as t"));
         return [.. rows];
     }
 
     [Fact]
     public async Task Changes_are_told_in_order_until_they_are_dropped_by_one_receiver_at_a_time() {
         string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        await using var app = await StartAsync(database,
+            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         Assert.Empty(await Store(app).ChangesAsync(10));
         await app.PostAsync(app.Sns.Bounce(Jane));
         await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane])));
@@ -225,25 +249,31 @@ public sealed class PostgresTests(PostgresCluster cluster) {
 
         var changes = await Store(app).ChangesAsync(10);
 
-        Assert.Equal([(Jane, null, "bounce"), (Jane, "bounce", "complaint"), (Jane, "complaint", null)], changes.Select(each => (each.Address, each.Before, each.Reason)));
+        Assert.Equal([(Jane, null, "bounce"), (Jane, "bounce", "complaint"), (Jane, "complaint", null)],
+            changes.Select(each => (each.Address, each.Before, each.Reason)));
         Assert.Equal($"0100019a00000000-mail/bounce/Permanent/{Jane}", changes[0].Event);
         Assert.Equal(changes.Take(2), await Store(app).ChangesAsync(2));
-        await using (var other = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")) Assert.Empty(await Store(other).ChangesAsync(10));
+        await using (var other = await StartAsync(database,
+            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="))
+            Assert.Empty(await Store(other).ChangesAsync(10));
         await Store(app).ChangesAsync(10);
         await Store(app).DropChangesAsync(changes[1].Number);
         Assert.Equal([changes[2]], await Store(app).ChangesAsync(10));
         await app.StopAsync();
-        await using var next = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        await using var next = await StartAsync(database,
+            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         Assert.Equal([changes[2]], await Store(next).ChangesAsync(10));
     }
 
     [Fact]
     public async Task A_change_that_becomes_visible_late_is_not_dropped_unheard() {
         string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database, "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        await using var app = await StartAsync(database,
+            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         await CommitAsync(app, Manual(Jane, app.Clock.GetUtcNow()));
         var told = Assert.Single(await Store(app).ChangesAsync(10));
-        await PostgresCluster.ExecuteAsync(database, "insert into changes (number, address, at) overriding system value values (0, 'late@example.com', now())");
+        await PostgresCluster.ExecuteAsync(database,
+            "insert into changes (number, address, at) overriding system value values (0, 'late@example.com', now())");
         await Store(app).DropChangesAsync(told.Number);
         Assert.Equal("late@example.com", Assert.Single(await Store(app).ChangesAsync(10)).Address);
     }
@@ -280,7 +310,8 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
     const string Jane = "jane@example.com";
 
     static async Task<(int Code, string Output)> CopyAsync(string folder, string database) {
-        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll"), "copy", "--Sns:TopicArns:0=" + FakeSns.TopicArn,
+        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll"),
+            "copy", "--Sns:TopicArns:0=" + FakeSns.TopicArn,
             "--Journal:Directory=" + Path.Combine(folder, "journal"), "--ConnectionStrings:Feedback=" + database]) {
             RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = folder,
         };
@@ -293,11 +324,15 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
 
     static async Task FillAsync(ReceiverApp app, int from) {
         for (int number = from; number < from + 20; number++)
-            foreach (string body in (string[])[app.Sns.Bounce($"a{number}@example.com", $"mail-{number}", number % 5 == 0 ? "Transient" : "Permanent"),
-                app.Sns.Signed(FakeSns.SesComplaint([$"c{number}@example.com"], $"mail-{number}")), app.Sns.Signed(FakeSns.SesDelivery($"d{number}@example.com", $"mail-{number}")),
+            foreach (string body in (string[])[
+                app.Sns.Bounce($"a{number}@example.com", $"mail-{number}", number % 5 == 0 ? "Transient" : "Permanent"),
+                app.Sns.Signed(FakeSns.SesComplaint([$"c{number}@example.com"], $"mail-{number}")),
+                app.Sns.Signed(FakeSns.SesDelivery($"d{number}@example.com", $"mail-{number}")),
                 app.Sns.Signed($"no event {number}")]) Assert.Equal(200, (await app.PostAsync(body)).Status);
-        using var lift = await app.Private.DeleteAsync(new Uri($"/suppressed/a{from + 1}@example.com", UriKind.Relative), TestContext.Current.CancellationToken);
-        using var put = await app.Private.PutAsync(new Uri($"/suppressed/{Jane}", UriKind.Relative), new StringContent("""{"note":"by phone"}"""), TestContext.Current.CancellationToken);
+        using var lift = await app.Private.DeleteAsync(new Uri($"/suppressed/a{from + 1}@example.com", UriKind.Relative),
+            TestContext.Current.CancellationToken);
+        using var put = await app.Private.PutAsync(new Uri($"/suppressed/{Jane}", UriKind.Relative),
+            new StringContent("""{"note":"by phone"}"""), TestContext.Current.CancellationToken);
     }
 
     [Fact]
@@ -311,9 +346,11 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
         for (int again = 0; again < 2; again++) (code, output) = await CopyAsync(lite.Folder, database);
 
         Assert.True(code == 0, output);
-        Assert.Matches(@"email_bounces +40 +40\r?\n.*email_complaints +40 +40\r?\n.*email_events +40 +40\r?\naddresses suppressed +71 +71\r?\nunread +40 +40\r?\nAll of the journal", output);
+        Assert.Matches(@"email_bounces +40 +40\r?\n.*email_complaints +40 +40\r?\n.*email_events +40 +40\r?\n"
+            + @"addresses suppressed +71 +71\r?\nunread +40 +40\r?\nAll of the journal", output);
         await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database], lite.Folder, lite.Sns);
-        foreach (string address in (string[])[Jane, "a0@example.com", "a1@example.com", "a2@example.com", "c119@example.com", "d100@example.com"])
+        string[] asked = [Jane, "a0@example.com", "a1@example.com", "a2@example.com", "c119@example.com", "d100@example.com"];
+        foreach (string address in asked)
             foreach (string path in (string[])["/suppressed/", "/history/"]) {
                 var (here, there) = (await lite.GetAsync(path + address), await app.GetAsync(path + address));
                 Assert.Equal(here.Status, there.Status);
@@ -339,8 +376,10 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
     public async Task Whom_the_LiteDB_receiver_forgot_is_known_to_PostgreSQL_too() {
         string database = await cluster.NewDatabaseAsync();
         byte[] key = [.. Enumerable.Range(1, 32).Select(number => (byte)number)];
-        string alias = "forgotten:" + Convert.ToHexStringLower(System.Security.Cryptography.HMACSHA256.HashData(key, System.Text.Encoding.UTF8.GetBytes(Jane)));
-        string folder = Lines.FolderOf($$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"complaint","Since":"2026-11-24T07:00:00+00:00"} } }""");
+        string alias = "forgotten:" + Convert.ToHexStringLower(
+            System.Security.Cryptography.HMACSHA256.HashData(key, System.Text.Encoding.UTF8.GetBytes(Jane)));
+        string folder = Lines.FolderOf($$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":"""
+            + """{"Reason":"complaint","Since":"2026-11-24T07:00:00+00:00"} } }""");
         File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
 
         var (code, output) = await CopyAsync(folder, database);
@@ -358,7 +397,8 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
     public async Task Without_a_journal_or_a_database_the_copy_says_what_is_missing() {
         string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
         var (code, output) = await CopyAsync(folder, "Filename=feedback.db");
-        Assert.Equal((1, "FeedbackReceiver: copy: ConnectionStrings:Feedback is where to copy to: Host=...;Database=...;Username=..."), (code, output.Trim()));
+        Assert.Equal((1, "FeedbackReceiver: copy: ConnectionStrings:Feedback is where to copy to: Host=...;Database=...;Username=..."),
+            (code, output.Trim()));
         (code, output) = await CopyAsync(folder, await cluster.NewDatabaseAsync());
         Assert.Equal(1, code);
         Assert.Contains("there is no journal in Journal:Directory", output, StringComparison.Ordinal);
