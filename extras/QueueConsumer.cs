@@ -5,6 +5,7 @@
 // Sqs:QueueUrl turns it on; Sqs:ServiceUrl is for emulators. The key comes from where the AWS SDK looks for one:
 // environment, ~/.aws, the instance's role. It needs sqs:ReceiveMessage and sqs:DeleteMessage.
 
+using System.Diagnostics.Metrics;
 using Amazon.Runtime;
 using Amazon.SQS;
 using Amazon.SQS.Model;
@@ -46,12 +47,14 @@ sealed partial class QueueOptions : IValidatableObject {
 /// <summary>Takes messages out of the queue for as long as the receiver runs. A message is deleted when it is on disk, or when it
 /// can never be right; what may mend stays, and comes again after the queue's visibility timeout.</summary>
 sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedbackStore store, TimeProvider clock,
-    ILogger<QueueConsumer> logger) : BackgroundService {
+    IMeterFactory meters, ILogger<QueueConsumer> logger) : BackgroundService {
     const int Batch = 10, AtOnce = 4, LongPoll = 20; // Batch and LongPoll are the most that SQS allows
     /// <summary>So many characters of a refused body are set down: a whole SES event, for SES cuts a mail's headers at 10 KB, and little
     /// enough that who can write into the queue cannot fill the disk with a few messages.</summary>
     const int MostSetDown = 16 << 10;
     static readonly TimeSpan ShortestPause = TimeSpan.FromSeconds(1), LongestPause = TimeSpan.FromSeconds(60);
+    readonly Counter<long> _messages = meters.Create("FeedbackReceiver").CreateCounter<long>("feedback_receiver.queue.messages", null,
+        "Messages of the queue: deleted, or left in it to come again; failed: the queue could not be asked");
     TimeSpan _pause = ShortestPause;
     long _refused;
 
@@ -70,6 +73,7 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
             } catch (Exception e) { // of any kind, for whatever escapes here would end the process
                 if (stoppingToken.IsCancellationRequested) return;
                 logger.Trouble(Why(e), _pause.TotalSeconds);
+                if (e is not Later) Count(1, "failed");
                 await Task.Delay(_pause, clock, stoppingToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
                 _pause = _pause * 2 < LongestPause ? _pause * 2 : LongestPause;
             }
@@ -99,7 +103,13 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
         if (done.Count > 0
             && (await sqs.DeleteMessageBatchAsync(options.Value.QueueUrl, done, CancellationToken.None)).Failed is [var failed, ..])
             throw new AmazonSQSException($"{failed.Code}: a message cannot be deleted");
+        Count(done.Count, "deleted");
+        Count(messages.Count - done.Count, "left");
         return Array.Find(verdicts, verdict => verdict.Status == 503) is { } later ? throw new Later(later.Why) : messages.Count;
+    }
+
+    void Count(int messages, string outcome) {
+        if (messages > 0) _messages.Add(messages, new KeyValuePair<string, object?>("outcome", outcome));
     }
 
     // A topic or a version that is not allowed may be a wrong setting: such messages are not thrown away.

@@ -144,6 +144,7 @@ public sealed partial class MetricsTests {
     public async Task The_README_lists_every_metric_by_its_type_and_no_other() {
         await using var endpoint = await Endpoint.StartAsync();
         await using var app = await ReceiverApp.StartAsync(["Alerts:Url=" + endpoint.Url, "Hook:Url=" + endpoint.Url,
+            "Sqs:QueueUrl=https://sqs.us-east-1.amazonaws.com/123456789012/feedback", "Sqs:ServiceUrl=" + endpoint.Url,
             "Hook:Secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="]);
         await app.PostAsync(app.Sns.Signed(Delivery(40, "Send")));
         await app.PostAsync(app.Sns.Signed(Delivery(50)));
