@@ -553,6 +553,12 @@ sealed record Feedback(string Kind, string Address, string Recipient, DateTimeOf
     /// <summary>The key that puts events into the order of their time: 48 bits of milliseconds, then the hash of Id.</summary>
     public Guid SortKey => KeyAt(At.ToUnixTimeMilliseconds());
     public Guid KeyAt(long milliseconds) => SortKeyOf(milliseconds, SHA256.HashData(Encoding.UTF8.GetBytes(Id)));
+    /// <summary>The key that both stores know an event by: the time that SES writes into a mail's id (in both formats the same, and so
+    /// neighbours in time are neighbours on disk), then the hash of Id.</summary>
+    public Guid PrimaryKey => KeyAt(SentAt);
+    /// <summary>Milliseconds, by the mail's id; 0 when that has none.</summary>
+    public long SentAt => MailId is { Length: > 16 } mail && long.TryParse(mail.AsSpan(4, 12), NumberStyles.AllowHexSpecifier,
+        CultureInfo.InvariantCulture, out long sent) ? sent : 0;
     public static Guid SortKeyOf(long milliseconds, ReadOnlySpan<byte> hash) {
         Span<byte> key = stackalloc byte[16];
         BinaryPrimitives.WriteInt64BigEndian(key, Math.Clamp(milliseconds, 0, (1L << 48) - 1) << 16);
@@ -903,9 +909,13 @@ partial class Disk {
         var file = new FileStream(path, new FileStreamOptions {
             Mode = FileMode.OpenOrCreate, Access = FileAccess.ReadWrite, Share = share, BufferSize = 0, UnixCreateMode = owner,
         });
-        int directory = open(folder, 0);
-        if (directory >= 0 && (fsync(directory) | close(directory)) != 0) throw new IOException("cannot flush " + folder);
+        FlushFolder(folder);
         return file;
+    }
+    /// <summary>What was created, renamed or deleted in the folder stays so after a power cut.</summary>
+    public static void FlushFolder(string folder) {
+        int directory = open(Path.GetFullPath(folder), 0);
+        if (directory >= 0 && (fsync(directory) | close(directory)) != 0) throw new IOException("cannot flush " + folder);
     }
 
     [LibraryImport("libc", StringMarshalling = StringMarshalling.Utf8)] private static partial int open(string path, int flags);
@@ -1425,9 +1435,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
 
     void Insert(Feedback feedback, string topicArn, Dictionary<(string, string), long> counts) {
         var (name, time) = CollectionOf(feedback.Kind);
-        // The time that SES writes into a mail's id, so that neighbours in time are neighbours in the file, and the same in both formats.
-        var id = feedback.KeyAt(feedback.MailId is { Length: > 16 } mail && long.TryParse(mail.AsSpan(4, 12), NumberStyles.AllowHexSpecifier,
-            CultureInfo.InvariantCulture, out long sent) ? sent : 0);
+        var id = feedback.PrimaryKey;
         if (Database.GetCollection(name).FindById(id) is { } before) {
             if (before["snsMessageId"].AsString != feedback.SnsMessageId)
                 Change("subscriptions", topicArn, seen => seen["doubled_at"] = feedback.At.ToUnixTimeMilliseconds());

@@ -832,12 +832,6 @@ sealed partial class FeedbackFile {
 }
 
 partial class Disk {
-    /// <summary>What was created, renamed or deleted in the folder stays so after a power cut.</summary>
-    public static void FlushFolder(string folder) {
-        int directory = open(Path.GetFullPath(folder), 0);
-        if (directory >= 0 && (fsync(directory) | close(directory)) != 0) throw new IOException("cannot flush " + folder);
-    }
-
     /// <summary>A file for its owner only, all of it or nothing.</summary>
     public static void WriteWhole(string path, ReadOnlySpan<byte> bytes) {
         using (var file = Open(path + ".part", FileShare.None)) {

@@ -428,9 +428,9 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id,
         Feedback[] feedback = [.. entry.Event.Feedback.Select(Clean)];
         // The same for every delivery of a message, whichever receiver it comes to.
         string name = entry.Message is { } message ? $"{message.TopicArn}\n{message.MessageId}\n{message.Message}" : line;
-        long time = feedback is [var first, ..] ? SentAt(first) : entry.At.ToUnixTimeMilliseconds();
+        long time = feedback is [var first, ..] ? first.SentAt : entry.At.ToUnixTimeMilliseconds();
         return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(Encoding.UTF8.GetBytes(name))), line,
-            Array.ConvertAll(feedback, each => (KeyOf(each), each)), entry.Refused?.Why ?? entry.Event.Unread);
+            Array.ConvertAll(feedback, each => (each.PrimaryKey, each)), entry.Refused?.Why ?? entry.Event.Unread);
     }
     /// <summary>The same with JSON as a string, then without events, as unread; null when there is nothing left to leave out.</summary>
     public PreparedEntry? Simpler(string why) => Simplified switch {
@@ -441,11 +441,6 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id,
         1 => this with { Simplified = 2, Events = [], Unread = $"PostgreSQL cannot hold it ({why})" },
         _ => null,
     };
-    /// <summary>The primary key of an event: the time that SES writes into a mail's id, so that neighbours in time are neighbours in
-    /// the index, then the hash of its id. The same in both formats.</summary>
-    public static Guid KeyOf(Feedback feedback) => feedback.KeyAt(SentAt(feedback));
-    static long SentAt(Feedback feedback) => feedback.MailId is { Length: > 16 } mail
-        && long.TryParse(mail.AsSpan(4, 12), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out long sent) ? sent : 0;
 
     static Feedback Clean(Feedback each) => each with {
         Kind = Clean(each.Kind),
