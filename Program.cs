@@ -41,7 +41,8 @@ static class Receiver {
     }
     /// <summary>Composes the receiver. <paramref name="with"/> is where tests put their clock, their disk and their SNS.</summary>
     public static WebApplication Build(string[] args, Action<WebApplicationBuilder>? with = null) {
-        var builder = WebApplication.CreateSlimBuilder(args);
+        // Or else every write to data/ wakes a watcher of the working directory.
+        var builder = WebApplication.CreateSlimBuilder([.. args, "--hostBuilder:reloadConfigOnChange=false"]);
         ReceiverOptions.AddTo(builder);
         builder.WebHost.ConfigureKestrel((context, kestrel) => Guard.Listen(kestrel, context.Configuration));
         builder.Services.ConfigureHttpJsonOptions(json => json.SerializerOptions.TypeInfoResolverChain.Insert(0, ApiJson.Default));
@@ -712,7 +713,7 @@ static class Reason {
 }
 
 /// <summary>A soft bounce that counts. An auto-reply is one until the Delivery of its mail tells.</summary>
-sealed record SoftBounce(string Id, DateTimeOffset At, string? MailId, bool MaybeAutoReply);
+sealed record SoftBounce(string Id, DateTimeOffset At, string? MailId = null, bool MaybeAutoReply = false);
 
 /// <summary>All that is known of an address: the suppression (Reason is null when there is none; Event is the id of its
 /// evidence), when it was last lifted, what its owner wanted last, and what counts towards the soft bounce limit.</summary>
@@ -886,7 +887,7 @@ sealed record ManualSuppression([property: JsonPropertyName("address")] string A
 /// <summary>A suppression lifted by hand.</summary>
 sealed record Lift([property: JsonPropertyName("address")] string Address);
 /// <summary>A person was forgotten: what stays known of the address, under a keyed hash of it (null: nothing).</summary>
-sealed record Forget([property: JsonPropertyName("alias")] string Alias, [property: JsonPropertyName("known")] Known? Known);
+sealed record Forget([property: JsonPropertyName("alias")] string Alias, [property: JsonPropertyName("known")] Known? Known = null);
 /// <summary>A body that was not believed, set down before it is thrown away where it lay.</summary>
 sealed record RefusedBody([property: JsonPropertyName("why")] string Why, [property: JsonPropertyName("body")] string Body);
 /// <summary>Kept: on disk, and look-ups know. Busy: too much is waiting. Unwritable: not now.</summary>
@@ -1093,8 +1094,8 @@ sealed class Journal : IDisposable {
 
 /// <summary>What is kept. Once CommitAsync says Kept, the entry outlives a crash and FindAsync sees it; ids make all of it
 /// idempotent. Addresses are keys (<see cref="Address.Key"/>); null means that it cannot be told now, and what cannot be null throws
-/// <see cref="Unavailable"/>. What only extras ask for, an extra answers.</summary>
-interface IFeedbackStore : IHostedService {
+/// <see cref="Unavailable"/>. What only one extra asks for, it adds.</summary>
+partial interface IFeedbackStore : IHostedService {
     Task<Commit> CommitAsync(Entry entry);
     ValueTask<Known?> FindAsync(string address);
     Task<bool> IsWritableAsync();
@@ -1112,15 +1113,6 @@ interface IFeedbackStore : IHostedService {
             if (await FindAsync(addresses[i]) is { } found) known[i] = found; else return null;
         return known;
     }
-    /// <summary>Every suppressed address after one, in ordinal order; not those of people who were forgotten.</summary>
-    IAsyncEnumerable<(string Address, Known Known)> SuppressionsAsync(string after, CancellationToken cancellation) => throw new Unavailable();
-    /// <summary>Changes whenever the suppressions do.</summary>
-    Task<string> SuppressionsVersionAsync() => throw new Unavailable();
-    /// <summary>Forgets a person (GDPR, article 17): events gone from everything on disk, a suppression kept as a keyed hash.</summary>
-    Task<Commit> ForgetAsync(string address) => throw new Unavailable();
-    /// <summary>The suppressions that began, changed or ended, oldest first; and the end of what was told of.</summary>
-    Task<IReadOnlyList<Change>> ChangesAsync(int most) => throw new Unavailable();
-    Task DropChangesAsync(long upTo) => throw new Unavailable();
 }
 
 /// <summary>The store cannot be read now: 503, by <see cref="Problem.AnswerAsync"/>.</summary>
@@ -1142,9 +1134,75 @@ sealed record Finding(string Code, string Severity, string Says, string Mend);
 sealed record TopicState(string TopicArn, DateTimeOffset? ConfirmedAt, DateTimeOffset? UnsubscribedAt, DateTimeOffset? ValidatedAt,
     DateTimeOffset? LastAt, string? SignatureVersion, DateTimeOffset? DoubledAt);
 
+/// <summary>What is known of each address, as bytes in a few large arrays: so a garbage collector has nothing to follow. As a million
+/// objects each collection in the background marked them for 0.4 s, for which a native executable stands still
+/// (https://github.com/dotnet/runtime/issues/132064).</summary>
+sealed class KnownAddresses {
+    readonly KnownPart[] _parts = [.. Enumerable.Range(0, 256).Select(_ => new KnownPart())];
+    (KnownPart, UInt128) Find(string address) {
+        Span<byte> hash = stackalloc byte[SHA256.HashSizeInBytes]; // so long that no two addresses share it
+        SHA256.HashData(MemoryMarshal.AsBytes(address.AsSpan()), hash);
+        return (_parts[hash[^1]], MemoryMarshal.Read<UInt128>(hash));
+    }
+    /// <summary>Null when nothing is known, and to know nothing any more.</summary>
+    public Known? this[string address] {
+        get {
+            var (part, key) = Find(address);
+            lock (part) return part.Find(key);
+        }
+        set {
+            var (part, key) = Find(address);
+            lock (part) if (value is null) part.Forget(key); else part.Keep(key, address, value);
+        }
+    }
+    public int Suppressed => _parts.Sum(part => part.Suppressed);
+    /// <summary>Every address of which something is known, in no order.</summary>
+    public IEnumerable<(string Address, bool Suppressed)> Addresses => _parts.SelectMany(part => { lock (part) return part.Addresses(); });
+}
+
+/// <summary>One array of them. Its owner locks it.</summary>
+sealed class KnownPart {
+    // Bytes of the address, and of what is known, as JSON, behind it.
+    readonly record struct Place(int At, int Address, int Known, bool Suppressed) { public int End => At + Address + Known; }
+    readonly Dictionary<UInt128, Place> _places = [];
+    byte[] _bytes = [];
+    int _end, _kept;
+    public int Suppressed { get; private set; }
+    public Known? Find(UInt128 key) => !_places.TryGetValue(key, out var place) ? null
+        : JsonSerializer.Deserialize(_bytes.AsSpan(place.At + place.Address, place.Known), SnsJson.Default.Known);
+    public (string, bool)[] Addresses() =>
+        [.. _places.Values.Select(place => (Encoding.UTF8.GetString(_bytes, place.At, place.Address), place.Suppressed))];
+    public void Forget(UInt128 key) {
+        if (!_places.Remove(key, out var place)) return;
+        _kept -= place.End - place.At;
+        Suppressed -= place.Suppressed ? 1 : 0;
+    }
+    public void Keep(UInt128 key, string address, Known known) {
+        Forget(key);
+        byte[] text = Encoding.UTF8.GetBytes(address), json = JsonSerializer.SerializeToUtf8Bytes(known, SnsJson.Lines.Known);
+        if (_bytes.Length - _end < text.Length + json.Length) Tidy(text.Length + json.Length);
+        var place = _places[key] = new(_end, text.Length, json.Length, known.Suppressed);
+        text.CopyTo(_bytes, _end);
+        json.CopyTo(_bytes, _end + text.Length);
+        (_end, _kept) = (place.End, _kept + text.Length + json.Length);
+        Suppressed += place.Suppressed ? 1 : 0;
+    }
+    // Only what is still known goes on, into an array with room for half as much again.
+    void Tidy(int room) {
+        byte[] bytes = new byte[(_kept + room) * 3 / 2];
+        _end = 0;
+        foreach (var (key, place) in _places.ToArray()) {
+            _bytes.AsSpan(place.At..place.End).CopyTo(bytes.AsSpan(_end));
+            _places[key] = place with { At = _end };
+            _end += place.End - place.At;
+        }
+        _bytes = bytes;
+    }
+}
+
 sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> options, TimeProvider clock, Log log) : IFeedbackStore {
     const int Batch = 256, CheckpointBytes = 16 << 20, BusyPerSecond = 2000;
-    readonly ConcurrentDictionary<string, Known> _known = new(StringComparer.Ordinal);
+    readonly KnownAddresses _known = new();
     readonly FeedbackFile _file = new(options.Value.Feedback.Split('=', ';').ElementAtOrDefault(1) ?? "", clock, log);
     readonly AutoResetEvent _wake = new(false);
     readonly ManualResetEventSlim _stop = new();
@@ -1152,7 +1210,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     readonly Dictionary<long, int> _failures = []; // how often LiteDB failed at a position
     Thread? _follower;
     readonly long _began = clock.GetUtcNow().Ticks;
-    long _suppressed, _told, _waiting; // since when what the follower reads waits; 0: it has read nothing
+    long _told, _waiting; // since when what the follower reads waits; 0: it has read nothing
     /// <summary>Begins to follow. After two seconds messages are let in, though look-ups say 503 until all is read.</summary>
     /// <exception cref="Refusal">feedback.db knows of more than the journal holds.</exception>
     public async Task StartAsync(CancellationToken cancellationToken) {
@@ -1184,15 +1242,15 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         await StartAsync(CancellationToken.None);
         while (!await CaughtUpAsync()) { }
         await StopAsync(CancellationToken.None);
-        Console.WriteLine($"{_file.Path} is rebuilt: {_known.Values.Count(known => known.Suppressed)} addresses suppressed");
+        Console.WriteLine($"{_file.Path} is rebuilt: {_known.Suppressed} addresses suppressed");
     }
 
     public Task<Commit> CommitAsync(Entry entry) => journal.AppendAsync(entry);
     public Task<bool> IsWritableAsync() => journal.IsWritableAsync();
     public ValueTask<Known?> FindAsync(string address) {
         bool loaded = _loaded.Task.IsCompleted; // asked first: a miss counts only if everything was there before it
-        bool there = _known.TryGetValue(Alias(address), out var known) || _known.TryGetValue(Alias(address), out known); // forgotten just now
-        return new(there && (loaded || known!.Suppressed) ? known : loaded ? Known.Nothing : null);
+        var known = _known[Alias(address)] ?? (_forgetKey is null ? null : _known[Alias(address)]); // forgotten just now
+        return new(known is not null && (loaded || known.Suppressed) ? known : loaded ? Known.Nothing : null);
     }
     /// <summary>One collection's newest against the others', until all are read.</summary>
     public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query,
@@ -1217,7 +1275,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         var (unread, topics) = _file.State();
         return Task.FromResult(new StoreState("LiteDB", Bytes(end), Bytes(end) - Bytes(applied),
             TimeSpan.FromTicks(applied < end && Volatile.Read(ref _waiting) is > 0 and var since ? clock.GetUtcNow().Ticks - since : 0),
-            Interlocked.Read(ref _suppressed), unread, topics, []));
+            _known.Suppressed, unread, topics, []));
     }
     public async Task<bool> CaughtUpAsync() {
         long target = journal.End;
@@ -1233,24 +1291,18 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
             Update(feedback.Address, ++number, entry.At, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
         if (entry.Suppress is { } manual) Update(manual.Address, end, entry.At, known => Judgement.Of(manual, entry.At, known));
         if (entry.Lift is { } lift) Update(lift.Address, end, entry.At, known => Judgement.Lifted(entry.At, known));
-        if (entry.Forget?.Known is { } kept) Know(entry.Forget.Alias, kept);
+        if (entry.Forget?.Known is { } kept) _known[entry.Forget.Alias] = kept;
     }
 
     void Update(string address, long number, DateTimeOffset at, Func<Known, Known> judge) {
-        var before = _known.GetValueOrDefault(address = Alias(address), Known.Nothing);
+        var before = _known[address = Alias(address)] ?? Known.Nothing;
         if (judge(before) is var after && ReferenceEquals(before, after)) return;
         if (before.Reason != after.Reason) Changing(new(number, address, before.Reason, after.Reason, at, after.Event)); // before it can be seen
-        Know(address, after);
+        _known[address] = after;
         Changed(before, after);
     }
-    // One thread at a time: loading, then whoever holds the journal's gate.
-    void Know(string address, Known? known) {
-        int before = _known.GetValueOrDefault(address) is { Suppressed: true } ? 1 : 0, after = known is { Suppressed: true } ? 1 : 0;
-        if (known is null) _known.TryRemove(address, out _); else _known[address] = known;
-        Interlocked.Add(ref _suppressed, after - before);
-    }
     // Of a forgotten person only a keyed hash is known. There is no key while nobody was forgotten.
-    string Alias(string address) => _forgetKey is { } key && Forgotten(key, address) is var alias && _known.ContainsKey(alias) ? alias : address;
+    string Alias(string address) => _forgetKey is { } key && Forgotten(key, address) is var alias && _known[alias] is not null ? alias : address;
     static string Forgotten(byte[] key, string address) =>
         "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
     byte[]? _forgetKey = File.Exists(ForgetKeyPath(journal)) ? File.ReadAllBytes(ForgetKeyPath(journal)) : null;
@@ -1271,7 +1323,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     // What LiteDB holds, then the entries after it: many times faster than LiteDB can take them.
     void Load() {
         LoadChanges();
-        foreach (var (address, known) in _file.Suppressions()) Know(address, known);
+        foreach (var (address, known) in _file.Suppressions()) _known[address] = known;
         foreach (var (line, next) in journal.ReadFrom(_file.Applied)) {
             Tell("reading the journal", next);
             if (!line.IsEmpty && Entry.Read(line.Span) is { } entry) Apply(entry, next);
@@ -1295,7 +1347,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
                 if (!_wake.WaitOne(TimeSpan.FromSeconds(5))) _file.Checkpoint(1);
                 continue;
             }
-            _file.Write(batch, at, address => _known.TryGetValue(address = Alias(address), out var known) ? (address, known) : null);
+            _file.Write(batch, at, address => _known[address = Alias(address)] is { } known ? (address, known) : null);
             _file.Checkpoint(CheckpointBytes);
             Volatile.Write(ref _waiting, 0);
             batch.Clear();
@@ -1420,7 +1472,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
             foreach (string email in entries.SelectMany(each => each.Entry?.Addresses ?? []).Distinct())
                 if (known(email) is var (address, now)) Change("suppressions", address, stored =>
                     (stored["reason"], stored["since"], stored["known"]) = (now.Reason, now.Since.ToUnixTimeMilliseconds(),
-                        JsonSerializer.Serialize(now, SnsJson.Default.Known)));
+                        JsonSerializer.Serialize(now, SnsJson.Lines.Known)));
             WriteChanges(); // after the suppressions were read, so that none is stored without its change
             foreach (var (at, entry) in entries) WriteOthers(at, entry);
             foreach (var topic in entries.Where(each => each.Entry?.Message is not null).GroupBy(each => each.Entry!.Message!.TopicArn))
@@ -1469,10 +1521,15 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
         change(document);
         Database.GetCollection(collection).Upsert(document);
     }
-    /// <summary>What was known of every address when the file was last written.</summary>
-    public List<(string Address, Known Known)> Suppressions() {
-        lock (_gate) return [.. Database.GetCollection("suppressions").FindAll().Select(document =>
-            (document["_id"].AsString, JsonSerializer.Deserialize(document["known"].AsString, SnsJson.Default.Known)!))];
+    /// <summary>What was known of every address when the file was last written, read a few thousand at a time.</summary>
+    public IEnumerable<(string Address, Known Known)> Suppressions() {
+        for (string after = ""; ;) {
+            List<BsonDocument> some;
+            lock (_gate) some = Database.GetCollection("suppressions").Query().Where("_id > @0", after).OrderBy("_id").Limit(4096).ToList();
+            foreach (var each in some)
+                yield return (after = each["_id"].AsString, JsonSerializer.Deserialize(each["known"].AsString, SnsJson.Default.Known)!);
+            if (some.Count < 4096) yield break;
+        }
     }
     /// <summary>The roll-ups from a key on.</summary>
     public List<Count> Counts(string collection, string from) => Guarded(() => Database.GetCollection(collection)
@@ -1582,7 +1639,7 @@ static class Problem {
     RespectRequiredConstructorParameters = true, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(Envelope)), JsonSerializable(typeof(Entry)), JsonSerializable(typeof(Known))]
 sealed partial class SnsJson : JsonSerializerContext {
-    public static SnsJson Lines { get; } = new(new() { Encoder = Receiver.Relaxed, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull });
+    public static SnsJson Lines { get; } = new(new() { Encoder = Receiver.Relaxed, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingDefault });
 }
 
 /// <summary>As our own routes spell.</summary>

@@ -207,6 +207,12 @@ sealed class Outbox {
     }
 }
 
+partial interface IFeedbackStore {
+    /// <summary>The suppressions that began, changed or ended, oldest first; and the end of what was told of.</summary>
+    Task<IReadOnlyList<Change>> ChangesAsync(int most);
+    Task DropChangesAsync(long upTo);
+}
+
 sealed partial class LiteDbStore {
     Outbox? _outbox;
 

@@ -666,6 +666,15 @@ static partial class Sendable {
     [GeneratedRegex("\"[^\"]*\"")] private static partial Regex Quoted();
 }
 
+partial interface IFeedbackStore {
+    /// <summary>Every suppressed address after one, in ordinal order; not those of people who were forgotten.</summary>
+    IAsyncEnumerable<(string Address, Known Known)> SuppressionsAsync(string after, CancellationToken cancellation);
+    /// <summary>Changes whenever the suppressions do.</summary>
+    Task<string> SuppressionsVersionAsync();
+    /// <summary>Forgets a person (GDPR, article 17): events gone from everything on disk, a suppression kept as a keyed hash.</summary>
+    Task<Commit> ForgetAsync(string address);
+}
+
 // ---- LiteDB: the list -------------------------------------------------------------------------------------------
 
 sealed partial class LiteDbStore {
@@ -693,14 +702,14 @@ sealed partial class LiteDbStore {
         for (; ; part = [.. SuppressedAfter(part[^1])]) {
             Array.Sort(part, string.CompareOrdinal);
             foreach (string address in part)
-                if (_known.TryGetValue(address, out var known) && known.Suppressed) yield return (address, known);
+                if (_known[address] is { Suppressed: true } known) yield return (address, known);
             if (part.Length != FirstPart) yield break;
         }
     }
 
     IEnumerable<string> SuppressedAfter(string after) {
-        foreach (var (address, known) in _known)
-            if (known.Suppressed && string.CompareOrdinal(address, after) > 0 && !address.StartsWith("forgotten:", Ordinal))
+        foreach (var (address, suppressed) in _known.Addresses)
+            if (suppressed && string.CompareOrdinal(address, after) > 0 && !address.StartsWith("forgotten:", Ordinal))
                 yield return address;
     }
 }
@@ -750,8 +759,8 @@ sealed partial class LiteDbStore {
         if (commit != Commit.Kept) return commit;
         var person = new Person(address);
         Erase(person, end);
-        foreach (var (each, known) in _known) if (person.IsNamedIn(known) && each != address && each != alias) Rename(each, person);
-        lock (journal.Gate) if (_known.ContainsKey(alias)) Know(address, null);
+        foreach (var (each, _) in _known.Addresses) if (each != address && each != alias) Rename(each, person);
+        lock (journal.Gate) if (_known[alias] is not null) _known[address] = null;
         Interlocked.Increment(ref _changes);
         _file.Discard();
         _wake.Set();
@@ -766,22 +775,25 @@ sealed partial class LiteDbStore {
     // blanked and forgotten, so then the line is written again with that in it.
     async Task<(Commit, long End)> CommitForgetAsync(string address, string alias) {
         for (; ; ) {
-            var before = _known.GetValueOrDefault(Alias(address), Known.Nothing);
+            var before = _known[Alias(address)] ?? Known.Nothing;
             var entry = new Entry(clock.GetUtcNow(), Forget: new(alias, Person.Reduced(before)));
             (Known? Known, long End) replaced = default;
             Action<Entry> watch = kept => {
-                if (ReferenceEquals(kept, entry)) replaced = (_known.GetValueOrDefault(Alias(address), Known.Nothing), journal.End);
+                if (ReferenceEquals(kept, entry)) replaced = (_known[Alias(address)] ?? Known.Nothing, journal.End);
             };
             lock (journal.Gate) journal.OnKept = watch + journal.OnKept; // just before the store takes it up
             var commit = await CommitAsync(entry);
             lock (journal.Gate) {
                 journal.OnKept -= watch;
-                if (commit != Commit.Kept || ReferenceEquals(replaced.Known, before)) return (commit, replaced.End);
+                if (commit != Commit.Kept || Same(replaced.Known, before)) return (commit, replaced.End);
                 if (entry.Forget!.Known is { } kept)
-                    Know(alias, ReferenceEquals(_known[alias], kept) ? replaced.Known! : Person.Both(replaced.Known!, _known[alias]));
+                    _known[alias] = Same(_known[alias], kept) ? replaced.Known! : Person.Both(replaced.Known!, _known[alias]!);
             }
         }
     }
+
+    static bool Same(Known? one, Known? other) =>
+        JsonSerializer.Serialize(one, SnsJson.Lines.Known!) == JsonSerializer.Serialize(other, SnsJson.Lines.Known!);
 
     // Only now and here are lines of the journal changed. A line keeps its length, for its place in the file is a position.
     void Erase(Person person, long end) {
@@ -811,7 +823,8 @@ sealed partial class LiteDbStore {
 
     // What is known of somebody else may quote the person: it goes into the new feedback.db from memory.
     void Rename(string address, Person person) {
-        lock (journal.Gate) if (_known.TryGetValue(address, out var known)) Know(address, person.Without(known));
+        if (_known[address] is not { } named || !person.IsNamedIn(named)) return;
+        lock (journal.Gate) if (_known[address] is { } known) _known[address] = person.Without(known);
     }
 }
 

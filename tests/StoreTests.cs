@@ -187,6 +187,24 @@ public sealed class StoreTests {
     }
 
     [Fact]
+    public async Task A_soft_bounce_of_a_mail_without_an_id_counts_after_a_restart_too() {
+        string[] limit = ["Suppression:SoftBounceLimit=2"];
+        string folder = Lines.FolderOf();
+        var sns = new FakeSns();
+        string Soft() => sns.Signed(FakeSns.SesBounce(["jane@example.com"], "none", "Transient", "MailboxFull")
+            .Replace("\"messageId\":\"none\",", "", StringComparison.Ordinal));
+        await using (var app = await ReceiverApp.StartAsync(limit, folder, sns)) {
+            await app.PostAsync(Soft());
+            Assert.Equal(JsonValueKind.Undefined, (await app.HistoryAsync("jane@example.com"))[0].Member("mailId").ValueKind);
+            await app.StopAsync();
+        }
+        await using var again = await ReceiverApp.StartAsync(limit, folder, sns);
+        await again.PostAsync(Soft());
+        Assert.Equal(200, await again.StatusAsync("/suppressed/jane@example.com"));
+        Assert.DoesNotContain(Directory.EnumerateFiles(folder), path => path.EndsWith(".aside", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task Rebuild_judges_all_history_by_the_settings_of_today() {
         string folder = Lines.FolderOf(Enumerable.Range(0, 3).Select(number =>
             Lines.Bounce("jane@example.com", $"0100019a0000000{number}-mail", "Transient")));
