@@ -32,4 +32,16 @@ public sealed class KnownAddressesTests {
         Assert.Equal(Json(all), Json(new KnownAddresses { ["jane@example.com"] = all }["jane@example.com"]));
         Assert.Equal(Json(Known.Nothing), Json(new KnownAddresses { ["jane@example.com"] = Known.Nothing }["jane@example.com"]));
     }
+
+    [Theory]
+    [InlineData("\ud83d")]
+    [InlineData("\udca9\ud83d")]
+    [InlineData("\0\u001f\ufffe\"\\")]
+    public void Half_an_emoji_and_what_no_address_should_hold_do_no_harm(string text) {
+        var known = new KnownAddresses { ["jane@example.com"] = new("bounce", Because: text, Note: text), [text] = new("manual") };
+        Assert.Equal(new string([.. text.Select(each => char.IsSurrogate(each) ? '\ufffd' : each)]), known["jane@example.com"]!.Because);
+        Assert.Equal("manual", known[text]!.Reason);
+        Assert.Equal(2, known.Suppressed);
+        Assert.Equal(2, known.Addresses.Count());
+    }
 }

@@ -74,12 +74,23 @@ sealed class ReceiverApp : IAsyncDisposable {
 
     public Task StopAsync() => _app.StopAsync();
 
-    /// <summary>Stops the receiver. The folder is left to the system's temporary files.</summary>
+    /// <summary>Stops the receiver. The folder goes with <see cref="TemporaryFiles"/>.</summary>
     public async ValueTask DisposeAsync() {
         await _app.StopAsync();
         await _app.DisposeAsync();
         Webhook?.Dispose();
         Private?.Dispose();
+    }
+}
+
+/// <summary>Whatever the tests leave lies in one folder, which goes when they end.</summary>
+static class TemporaryFiles {
+    [System.Runtime.CompilerServices.ModuleInitializer]
+    internal static void Gather() {
+        var folder = Directory.CreateTempSubdirectory("receiver-tests-");
+        if (!OperatingSystem.IsWindows()) folder.UnixFileMode = (UnixFileMode)0b1_111_111_111; // as /tmp is: PostgreSQL runs as another user
+        Environment.SetEnvironmentVariable("TMPDIR", folder.FullName);
+        AppDomain.CurrentDomain.ProcessExit += (_, _) => folder.Delete(recursive: true);
     }
 }
 
