@@ -1,6 +1,9 @@
 using System.Net;
+using System.Security.Cryptography;
+using System.Text;
 using System.Text.Json.Nodes;
 using LiteDB;
+using Microsoft.AspNetCore.Http;
 
 /// <summary>Sqs:QueueUrl. What comes by the queue is judged as what is posted, and leaves the queue once that is settled.</summary>
 public class QueueTests(Moto moto) : IClassFixture<Moto> {
@@ -37,6 +40,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         NeedsMoto();
         string queue = await moto.CreateQueueAsync();
         var sns = new FakeSns();
+#pragma warning disable CA5351 // SQS sends it, and the SDK looks at it
         string bounce = sns.Bounce("twice@example.com");
         await using var app = await StartAsync(queue, sns);
         Assert.Equal(200, (await app.PostAsync(bounce)).Status);
@@ -60,6 +64,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await Until.TrueAsync(() => Task.FromResult(app.Log.Text.Contains("is refused with 403, TopicArn", StringComparison.Ordinal)));
         Assert.Equal(1, await moto.CountAsync(queue));
+        Assert.Empty(await UnreadAfterStopAsync(app));
     }
 
     [Fact]
@@ -225,6 +230,50 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
             return await moto.CountAsync(queue) == 0;
         });
         Assert.Equal(200, await app.StatusAsync("/suppressed/later@example.com"));
+        Assert.Empty(await UnreadAfterStopAsync(app));
+    }
+
+    [Fact]
+    public async Task Of_what_SQS_says_of_a_wrong_signature_only_the_first_line_is_logged_since_the_request_follows() {
+        await using var queue = await Endpoint.StartAsync();
+        queue.Answer = context => {
+            context.Response.StatusCode = 403;
+            return context.Response.WriteAsync("""
+                {"__type":"InvalidSignatureException","message":"The signature does not match.\n\nThe Canonical String was x-amz-security-token:secret-token"}
+                """);
+        };
+        await using var app = await ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue.Url + "/123456789012/feedback", "Sqs:ServiceUrl=" + queue.Url]);
+
+        await Until.TrueAsync(() => app.Log.Text.Contains("The signature does not match.", StringComparison.Ordinal));
+        Assert.DoesNotContain("secret-token", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_message_that_SQS_fails_to_delete_is_said_so_of_and_counts_once_when_it_comes_again() {
+        var sns = new FakeSns();
+        string bounce = sns.Bounce("jane@example.com"), received = new JsonObject {
+            ["Messages"] = new JsonArray(new JsonObject {
+                ["MessageId"] = "sqs-1", ["ReceiptHandle"] = "handle-1", ["Body"] = bounce,
+                ["MD5OfBody"] = Convert.ToHexStringLower(MD5.HashData(Encoding.UTF8.GetBytes(bounce))),
+            }),
+        }.ToJsonString();
+#pragma warning restore CA5351
+        await using var queue = await Endpoint.StartAsync();
+        int deletes = 0;
+        queue.Answer = context => (context.Request.Headers["X-Amz-Target"].ToString(), deletes) switch {
+            ("AmazonSQS.ReceiveMessage", < 2) => context.Response.WriteAsync(received),
+            ("AmazonSQS.DeleteMessageBatch", _) => context.Response.WriteAsync(deletes++ == 0
+                ? """{"Successful":[],"Failed":[{"Id":"0","Code":"InternalError","SenderFault":false}]}""" : """{"Successful":[{"Id":"0"}],"Failed":[]}"""),
+            _ => Task.Delay(Timeout.Infinite, context.RequestAborted),
+        };
+        await using var app = await ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue.Url + "/123456789012/feedback", "Sqs:ServiceUrl=" + queue.Url], sns: sns);
+
+        await Until.TrueAsync(() => app.Log.Text.Contains("InternalError: a message cannot be deleted", StringComparison.Ordinal));
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return deletes == 2;
+        });
+        Assert.Single(await app.HistoryAsync("jane@example.com"));
     }
 
     [Fact]
