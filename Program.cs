@@ -1039,7 +1039,7 @@ sealed class Journal : IDisposable {
         }
         lock (Gate)
             foreach (var pending in batch) {
-                (_end, Kept) = (_end + pending.Line.Length, Kept + 1);
+                (_end, Kept) = (_end + pending.Line.Length, Kept + (pending.Entry is null ? 0 : 1));
                 if (pending.Entry is not null) OnKept?.Invoke(pending.Entry);
                 _rolls |= pending.Entry?.Forget is not null; // what stands before it is rewritten, in segments that are closed
             }
@@ -1121,10 +1121,10 @@ sealed class Unavailable() : IOException("the store cannot be read now");
 /// <summary>A suppression that began, changed (Before and Reason) or ended (Reason is null), numbered in the order of what happened.</summary>
 sealed record Change(long Number, string Address, string? Before, string? Reason, DateTimeOffset At, string? Event);
 
-/// <summary>How the store is: its journal's bytes, how many of them wait to be copied and for how long, how many addresses are
-/// suppressed, how many messages lie unread, what each topic was seen to do, and what else its operator should hear.</summary>
+/// <summary>How the store is: its journal's bytes, how many of them wait to be copied, for how long, and how many entries that is (null:
+/// not known), how many addresses are suppressed, messages unread, what each topic was seen to do, and other findings.</summary>
 sealed record StoreState(string Name, long JournalBytes, long BehindBytes, TimeSpan Behind, long Suppressed, long Unread,
-    IReadOnlyList<TopicState> Topics, IReadOnlyList<string> Findings);
+    IReadOnlyList<TopicState> Topics, IReadOnlyList<string> Findings, long? BehindEntries = null);
 
 /// <summary>What needs the operator's hand, how badly (error, warning, hint), and the command that mends it. An extra that may find
 /// something registers a Func&lt;Finding?&gt;.</summary>
@@ -1211,6 +1211,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     Thread? _follower;
     readonly long _began = clock.GetUtcNow().Ticks;
     long _told, _waiting; // since when what the follower reads waits; 0: it has read nothing
+    (long At, long? Kept) _copied; // up to where, and which of the entries kept since the start that is; null: nobody counted
     /// <summary>Begins to follow. After two seconds messages are let in, though look-ups say 503 until all is read.</summary>
     /// <exception cref="Refusal">feedback.db knows of more than the journal holds.</exception>
     public async Task StartAsync(CancellationToken cancellationToken) {
@@ -1269,13 +1270,15 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
             since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture));
     }
     public Task<StoreState> StateAsync() {
-        long end = journal.End, applied = _file.Applied;
+        (long At, long? Behind) counted;
+        lock (journal.Gate) counted = (_copied.At, journal.Kept - _copied.Kept);
+        long end = journal.End, applied = _file.Applied; // afterwards, so it is less only where the file was moved aside
         long Bytes(long position) => Journal.Segments(journal.Folder).Where(segment => segment < position >> 32)
             .Sum(segment => new FileInfo(Journal.PathOf(journal.Folder, segment)).Length) + (uint)position;
         var (unread, topics) = _file.State();
         return Task.FromResult(new StoreState("LiteDB", Bytes(end), Bytes(end) - Bytes(applied),
             TimeSpan.FromTicks(applied < end && Volatile.Read(ref _waiting) is > 0 and var since ? clock.GetUtcNow().Ticks - since : 0),
-            _known.Suppressed, unread, topics, []));
+            _known.Suppressed, unread, topics, [], counted.At <= applied ? counted.Behind : null));
     }
     public async Task<bool> CaughtUpAsync() {
         long target = journal.End;
@@ -1324,20 +1327,22 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     void Load() {
         LoadChanges();
         foreach (var (address, known) in _file.Suppressions()) _known[address] = known;
-        foreach (var (line, next) in journal.ReadFrom(_file.Applied)) {
+        long applied = _file.Applied, ahead = 0;
+        foreach (var (line, next) in journal.ReadFrom(applied)) {
             Tell("reading the journal", next);
+            if (!line.IsEmpty) ahead++;
             if (!line.IsEmpty && Entry.Read(line.Span) is { } entry) Apply(entry, next);
-            lock (journal.Gate) if (next == journal.End) _loaded.SetResult();
+            lock (journal.Gate) if (next == journal.End && _loaded.TrySetResult()) _copied = (applied, journal.Kept - ahead);
             if (_loaded.Task.IsCompleted || _stop.IsSet) return;
         }
     }
 
     void CopyUntilStopped() {
         var batch = new List<(long At, Entry? Entry)>();
-        long at = _file.Applied, started = 0, kept = 0;
+        long at = _file.Applied, started = 0, kept = 0, from = 0;
         foreach (var (line, next) in journal.ReadFrom(at)) {
             if (_stop.IsSet) return;
-            if (batch.Count == 0) (started, kept) = (clock.GetTimestamp(), journal.Kept);
+            if (batch.Count == 0) (started, kept, from) = (clock.GetTimestamp(), journal.Kept, _file.Applied);
             if (!line.IsEmpty) batch.Add((at, _failures.GetValueOrDefault(at) > 2 ? null : Entry.Read(line.Span)));
             if (batch is [{ Entry: { } oldest }]) Volatile.Write(ref _waiting, Math.Max(_began, oldest.At.UtcTicks));
             at = next;
@@ -1348,6 +1353,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
                 continue;
             }
             _file.Write(batch, at, address => _known[address = Alias(address)] is { } known ? (address, known) : null);
+            lock (journal.Gate) _copied = (at, at == journal.End ? journal.Kept : _copied.At == from ? _copied.Kept + batch.Count : null);
             _file.Checkpoint(CheckpointBytes);
             Volatile.Write(ref _waiting, 0);
             batch.Clear();

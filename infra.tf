@@ -317,7 +317,8 @@ resource "aws_sqs_queue_policy" "feedback" {
 }
 
 # --- 5. IAM: the receiver may take messages off this one queue, and nothing else --------------------------------------
-# The webhook needs no permission at all. DeleteMessage covers deleting in batches as well:
+# The webhook needs no permission at all. GetQueueAttributes tells how many messages wait, for GET /metrics. DeleteMessage
+# covers deleting in batches as well:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
 
 resource "aws_iam_policy" "receiver" {
@@ -330,7 +331,7 @@ resource "aws_iam_policy" "receiver" {
       {
         Sid      = "DrainQueue"
         Effect   = "Allow"
-        Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage"]
+        Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]
         Resource = aws_sqs_queue.feedback.arn
       },
       length(var.receiver_cidrs) == 0 ? {} : { Condition = { IpAddress = { "aws:SourceIp" = var.receiver_cidrs } } },

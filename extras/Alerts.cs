@@ -61,7 +61,7 @@ sealed partial class Alerts : BackgroundService {
             (store, certificates, disk, options.Value, clock, services, logger);
         (_folder, _read) = (receiver.Value.JournalDirectory, clock.GetUtcNow());
         _said = Load(PathOfSaid);
-        _alerts = meters.Create("FeedbackReceiver").CreateCounter<long>("feedback_receiver.alerts", null,
+        _alerts = meters.Create("FeedbackReceiver").CreateCounter<long>("feedback_receiver.alerts", "{alert}",
             "Alerts posted to Alerts:Url, by outcome");
     }
 

@@ -66,7 +66,7 @@ sealed class Hook : BackgroundService {
     public Hook(IFeedbackStore store, IOptions<HookOptions> options, TimeProvider clock, IMeterFactory meters, ILogger<Hook> logger) {
         (_store, _clock, _logger, _endpoint) = (store, clock, logger, (new Uri(options.Value.Url), options.Value.Key!));
         var meter = meters.Create("FeedbackReceiver");
-        _deliveries = meter.CreateCounter<long>("feedback_receiver.hook.deliveries", null, "Changes posted to Hook:Url, by outcome");
+        _deliveries = meter.CreateCounter<long>("feedback_receiver.hook.deliveries", "{change}", "Changes posted to Hook:Url, by outcome");
         meter.CreateObservableGauge("feedback_receiver.hook.lag", () => _oldest is { } oldest
             ? Math.Max(0, (clock.GetUtcNow() - oldest.At).TotalSeconds) : 0,
             "s", "Age of the oldest change that is still to be told; 0: none is");

@@ -46,7 +46,7 @@ sealed class ReceiverMetrics : BackgroundService {
         IMeterFactory meters, IServiceProvider services) {
         (_store, _clock) = (store, clock);
         var meter = meters.Create("FeedbackReceiver");
-        var messages = meter.CreateCounter<long>("feedback_receiver.messages", null, "What was posted to /sns or came by the queue, by its "
+        var messages = meter.CreateCounter<long>("feedback_receiver.messages", "{message}", "What was posted to /sns or came by the queue, by its "
             + "SNS type, and what SNS was told");
         intake.Answered += (verdict, envelope) => messages.Add(1, new KeyValuePair<string, object?>("type", envelope?.Type ?? "none"),
             new KeyValuePair<string, object?>("verdict", Names.GetValueOrDefault(verdict, "other")),
@@ -63,13 +63,13 @@ sealed class ReceiverMetrics : BackgroundService {
             advice: new InstrumentAdvice<double> {
                 HistogramBucketBoundaries = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
             });
-        var entries = meter.CreateHistogram("feedback_receiver.journal.flush.entries", null, "How many entries one flush kept",
+        var entries = meter.CreateHistogram("feedback_receiver.journal.flush.entries", "{entry}", "How many entries one flush kept",
             advice: new InstrumentAdvice<long> { HistogramBucketBoundaries = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 10_000] });
         journal.Flushed += (count, took) => {
             duration.Record(took.TotalSeconds);
             entries.Record(count);
         };
-        meter.CreateObservableGauge("feedback_receiver.journal.waiting", () => journal.Waiting, null, "Entries that wait for the disk now");
+        meter.CreateObservableGauge("feedback_receiver.journal.waiting", () => journal.Waiting, "{entry}", "Entries that wait for the disk now");
         meter.CreateObservableGauge("feedback_receiver.disk.free", () => {
             try { return [new(disk.Free(journal.Folder))]; } catch (IOException) { return Array.Empty<Measurement<long>>(); }
         }, "By", "Room left on the journal's disk");
@@ -84,10 +84,12 @@ sealed class ReceiverMetrics : BackgroundService {
                 .Select(each => new Measurement<double>(each.Item2!.Value,
                     new KeyValuePair<string, object?>("window", each.Item1))), null, what);
 
-        Gauge("suppressions", null, "Addresses that are suppressed", seen => seen.State.Suppressed);
-        Gauge("unread", null, "Genuine messages that could not be read", seen => seen.State.Unread);
+        Gauge("suppressions", "{address}", "Addresses that are suppressed", seen => seen.State.Suppressed);
+        Gauge("unread", "{message}", "Genuine messages that could not be read", seen => seen.State.Unread);
         Gauge("journal.size", "By", "The journal's size", seen => seen.State.JournalBytes);
         Gauge("follower.behind", "By", "The part of the journal that the store has yet to copy", seen => seen.State.BehindBytes);
+        meter.CreateObservableGauge("feedback_receiver.follower.waiting", () => _seen?.State.BehindEntries is { } entries
+            ? [new(entries)] : Array.Empty<Measurement<long>>(), "{entry}", "Entries that the store has yet to copy; not there while its file is built anew beside a running receiver");
         Gauge("follower.lag", "s", "How long the oldest entry has waited to be copied", seen => seen.State.Behind.TotalSeconds);
         Rate("bounce.ratio", "Hard bounces to sends, as SES counts them; not there while sends are not collected",
             rates => rates.BounceRate);
@@ -101,7 +103,7 @@ sealed class ReceiverMetrics : BackgroundService {
         meter.CreateObservableCounter("feedback_receiver.feedback", () => _seen?.Counts.Where(count => !count.ToSimulator)
             .GroupBy(count => (count.Kind, count.Type), (kind, counts) => new Measurement<long>(counts.Sum(count => count.Number),
                 new KeyValuePair<string, object?>("kind", kind.Kind), new KeyValuePair<string, object?>("type", kind.Type)))
-            ?? [], null, "Events that are stored, each once, by what SES calls them; without the mailbox simulator's");
+            ?? [], "{event}", "Events that are stored, each once, by what SES calls them; without the mailbox simulator's");
     }
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken) {

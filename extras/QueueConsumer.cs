@@ -3,7 +3,8 @@
 // refused is set down as unread first, for in the queue it is gone.
 //
 // Sqs:QueueUrl turns it on; Sqs:ServiceUrl is for emulators. The key comes from where the AWS SDK looks for one:
-// environment, ~/.aws, the instance's role. It needs sqs:ReceiveMessage and sqs:DeleteMessage.
+// environment, ~/.aws, the instance's role. It needs sqs:ReceiveMessage and sqs:DeleteMessage; and sqs:GetQueueAttributes, or the queue's
+// length is not told.
 
 using System.Diagnostics.Metrics;
 using Amazon.Runtime;
@@ -52,8 +53,8 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
     /// <summary>So many characters of a refused body are set down: a whole SES event, for SES cuts a mail's headers at 10 KB, and little
     /// enough that who can write into the queue cannot fill the disk with a few messages.</summary>
     const int MostSetDown = 16 << 10;
-    static readonly TimeSpan ShortestPause = TimeSpan.FromSeconds(1), LongestPause = TimeSpan.FromSeconds(60);
-    readonly Counter<long> _messages = meters.Create("FeedbackReceiver").CreateCounter<long>("feedback_receiver.queue.messages", null,
+    static readonly TimeSpan ShortestPause = TimeSpan.FromSeconds(1), LongestPause = TimeSpan.FromSeconds(60), Measured = TimeSpan.FromMinutes(1);
+    readonly Counter<long> _messages = meters.Create("FeedbackReceiver").CreateCounter<long>("feedback_receiver.queue.messages", "{message}",
         "Messages of the queue: deleted, or left in it to come again; failed: the queue could not be asked");
     TimeSpan _pause = ShortestPause;
     long _refused;
@@ -62,21 +63,50 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
     protected override async Task ExecuteAsync(CancellationToken stoppingToken) {
         if (options.Value.QueueUrl.Length == 0) return;
         logger.Draining(options.Value.QueueUrl);
+        await Task.WhenAll(DrainAsync(stoppingToken), MeasureAsync(stoppingToken));
+    }
+
+    // A new client after trouble: it looks for the key again, so a corrected one is found without a restart.
+    AmazonSQSClient Connect() {
         var (endpoint, region) = options.Value.Where();
-        while (!stoppingToken.IsCancellationRequested) {
+        return new(new AmazonSQSConfig {
+            ServiceURL = endpoint, AuthenticationRegion = region, Timeout = TimeSpan.FromSeconds(LongPoll + 10),
+        });
+    }
+
+    async Task DrainAsync(CancellationToken stopping) {
+        while (!stopping.IsCancellationRequested) {
             try {
-                // A new client after trouble: it looks for the key again, so a corrected one is found without a restart.
-                using var sqs = new AmazonSQSClient(new AmazonSQSConfig {
-                    ServiceURL = endpoint, AuthenticationRegion = region, Timeout = TimeSpan.FromSeconds(LongPoll + 10),
-                });
-                while (!stoppingToken.IsCancellationRequested) await DrainAsync(sqs, stoppingToken);
+                using var sqs = Connect();
+                while (!stopping.IsCancellationRequested) await DrainAsync(sqs, stopping);
             } catch (Exception e) { // of any kind, for whatever escapes here would end the process
-                if (stoppingToken.IsCancellationRequested) return;
+                if (stopping.IsCancellationRequested) return;
                 logger.Trouble(Why(e), _pause.TotalSeconds);
                 if (e is not Later) Count(1, "failed");
-                await Task.Delay(_pause, clock, stoppingToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                await Task.Delay(_pause, clock, stopping).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
                 _pause = _pause * 2 < LongestPause ? _pause * 2 : LongestPause;
             }
+        }
+    }
+
+    // For the gauge alone: where it may not be asked, the queue is drained all the same, and that is said once.
+    async Task MeasureAsync(CancellationToken stopping) {
+        int length = -1; // not known
+        meters.Create("FeedbackReceiver").CreateObservableGauge("feedback_receiver.queue.length", () =>
+            Volatile.Read(ref length) is >= 0 and var known ? [new(known)] : Array.Empty<Measurement<int>>(), "{message}",
+            "Messages that lay in the queue a minute ago at most, nearly; without those that somebody holds");
+        for (bool said = false; !stopping.IsCancellationRequested;) {
+            try {
+                using var sqs = Connect();
+                Volatile.Write(ref length, (await sqs.GetQueueAttributesAsync(options.Value.QueueUrl, ["ApproximateNumberOfMessages"], stopping))
+                    .ApproximateNumberOfMessages);
+            } catch (Exception e) { // of any kind, as above
+                if (stopping.IsCancellationRequested) return;
+                Volatile.Write(ref length, -1);
+                if (!said) logger.Unmeasured(Why(e));
+                said = true;
+            }
+            await Task.Delay(Measured, clock, stopping).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
     }
 
@@ -168,6 +198,8 @@ static partial class QueueLog {
     [LoggerMessage(101, Information, "Draining {Queue}")] public static partial void Draining(this ILogger logger, string queue);
     [LoggerMessage(102, Warning, "The queue is asked again in {Seconds} s: {Why}")]
     public static partial void Trouble(this ILogger logger, string why, double seconds);
+    [LoggerMessage(104, Warning, "The queue's length is not known: {Why}")]
+    public static partial void Unmeasured(this ILogger logger, string why);
     [LoggerMessage(103, Warning, "SQS message {Id} is refused with {Status}, {Why}: {Count} so far")]
     public static partial void Refused(this ILogger logger, string id, int status, string why, long count);
 }

@@ -1,5 +1,6 @@
 using System.Text;
 using System.Text.Json;
+using Microsoft.Extensions.Time.Testing;
 using Microsoft.Win32.SafeHandles;
 
 /// <summary>The journal's disk, watched. Tests put their own write and flush in its place, and see a death that would
@@ -69,6 +70,32 @@ sealed class Hold : IDisposable {
         _reached.Task.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken);
     public void LetGo() => _open.TrySetResult();
     public void Dispose() => LetGo();
+}
+
+/// <summary>The follower asks it for the time, and waits there for as long as the test wants.</summary>
+sealed class FollowersClock() : FakeTimeProvider(new(2026, 11, 24, 8, 0, 0, TimeSpan.Zero)), IDisposable {
+    readonly Lock _gate = new();
+    Func<LiteDbStore, bool> _holds = _ => false;
+    Hold _hold = new();
+    public LiteDbStore Store { get; set; } = null!;
+
+    public override long GetTimestamp() {
+        if (Thread.CurrentThread.Name == "follower") Next()?.Wait();
+        return base.GetTimestamp();
+    }
+    Hold? Next() { lock (_gate) return _holds(Store) ? _hold : null; }
+
+    /// <summary>Lets it go: before the receiver stops, which waits for it.</summary>
+    public void Dispose() => HoldWhen(_ => false);
+
+    /// <summary>Lets it go, until this is true.</summary>
+    public Hold HoldWhen(Func<LiteDbStore, bool> holds) {
+        lock (_gate) {
+            _hold.LetGo();
+            (_holds, _hold) = (holds, new());
+            return _hold;
+        }
+    }
 }
 
 /// <summary>Waits for a condition, with a deadline.</summary>

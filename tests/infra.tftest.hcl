@@ -164,10 +164,10 @@ run "the_receiver_may_receive_and_delete" {
     condition = jsondecode(aws_iam_policy.receiver.policy).Statement == [{
       Sid      = "DrainQueue"
       Effect   = "Allow"
-      Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage"]
+      Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]
       Resource = "arn:aws:sqs:eu-west-1:111122223333:email-feedback"
     }]
-    error_message = "receive and delete on the one queue, nothing else"
+    error_message = "receive, delete and count on the one queue, nothing else"
   }
   assert {
     condition     = aws_iam_user_policy_attachment.receiver[0].policy_arn == aws_iam_policy.receiver.arn && length(aws_iam_role_policy_attachment.receiver) == 0

@@ -1,8 +1,11 @@
 using System.Globalization;
 using System.Net;
 using System.Reflection;
+using System.Runtime.CompilerServices;
 using System.Text.Json;
 using System.Text.RegularExpressions;
+using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
 
 /// <summary>GET /metrics, as Prometheus reads it.</summary>
 public sealed partial class MetricsTests {
@@ -96,6 +99,7 @@ public sealed partial class MetricsTests {
         await BecomesAsync(app, 5, "feedback_receiver_journal_flush_duration_seconds_count");
         await BecomesAsync(app, 0, "feedback_receiver_follower_lag_seconds");
         await BecomesAsync(app, 0, "feedback_receiver_follower_behind_bytes");
+        await BecomesAsync(app, 0, "feedback_receiver_follower_waiting");
         await BecomesAsync(app, new FileInfo(Journal.PathOf(app.JournalFolder, 1)).Length, "feedback_receiver_journal_size_bytes");
         await BecomesAsync(app, new DateTimeOffset(2040, 1, 1, 0, 0, 1, TimeSpan.Zero).ToUnixTimeSeconds(), "feedback_receiver_certificate_expiry_timestamp_seconds");
         await BecomesAsync(app, app.Clock.Start.ToUnixTimeSeconds(), "feedback_receiver_topic_last_message_timestamp_seconds", "topic=" + FakeSns.TopicArn);
@@ -124,6 +128,49 @@ public sealed partial class MetricsTests {
     }
 
     [Fact]
+    public async Task What_only_the_store_knows_is_not_there_while_it_cannot_be_read() {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Bounce("a@example.com"));
+        await BecomesAsync(app, 1, "feedback_receiver_suppressions");
+        await BecomesAsync(app, 0, "feedback_receiver_follower_waiting");
+        await app.Services.GetRequiredService<LiteDbStore>().StopAsync(TestContext.Current.CancellationToken);
+        await Until.TrueAsync(async () => {
+            app.Clock.Advance(TimeSpan.FromSeconds(10));
+            return !(await SamplesAsync(app)).Exists(sample => sample.Name is "feedback_receiver_suppressions" or "feedback_receiver_follower_waiting");
+        });
+        await BecomesAsync(app, 1, "feedback_receiver_messages_total");
+    }
+
+    [Fact]
+    public async Task How_many_entries_wait_is_not_there_while_nobody_knows() {
+        var clock = new FollowersClock();
+        await using var app = await ReceiverApp.StartAsync(folder: Lines.FolderOfBounces(300), with: builder => builder.Services
+            .AddSingleton<TimeProvider>(clock).AddSingleton(services => clock.Store = new(services.GetRequiredService<Journal>(),
+                services.GetRequiredService<Microsoft.Extensions.Options.IOptions<ReceiverOptions>>(), clock, services.GetRequiredService<Log>())));
+        await Until.TrueAsync(async () => (await clock.Store.StateAsync()).BehindEntries == 0);
+        using var released = clock;
+        await Until.TrueAsync(async () => await WaitingAsync() is [0]);
+        var hold = clock.HoldWhen(store => FileOf(store).Applied == 0);
+        FileOf(clock.Store).Abandon(); // what the store does when LiteDB fails
+        FileOf(clock.Store).MoveAside("lost");
+        await app.PostAsync(app.Sns.Bounce("new@example.com")); // wakes the follower
+        await hold.ReachedAsync();
+        await Until.TrueAsync(async () => await WaitingAsync() is []);
+        await Until.TrueAsync(async () => {
+            clock.Advance(TimeSpan.FromSeconds(10));
+            return (await SamplesAsync(app)).Exists(sample => sample is { Name: "feedback_receiver_suppressions", Value: 301 });
+        });
+        Assert.Empty(await WaitingAsync());
+
+        async Task<double[]> WaitingAsync() {
+            clock.Advance(TimeSpan.FromSeconds(10));
+            return [.. (await SamplesAsync(app)).Where(sample => sample.Name == "feedback_receiver_follower_waiting").Select(sample => sample.Value)];
+        }
+    }
+
+    [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "_file")] static extern ref FeedbackFile FileOf(LiteDbStore store);
+
+    [Fact]
     public async Task Another_receiver_in_the_same_process_counts_for_itself() {
         await using var app = await ReceiverApp.StartAsync();
         await using var other = await ReceiverApp.StartAsync();
@@ -143,8 +190,9 @@ public sealed partial class MetricsTests {
     [Fact]
     public async Task The_README_lists_every_metric_by_its_type_and_no_other() {
         await using var endpoint = await Endpoint.StartAsync();
-        await using var app = await ReceiverApp.StartAsync(["Alerts:Url=" + endpoint.Url, "Hook:Url=" + endpoint.Url,
-            "Sqs:QueueUrl=https://sqs.us-east-1.amazonaws.com/123456789012/feedback", "Sqs:ServiceUrl=" + endpoint.Url,
+        await using var queue = await Endpoint.StartAsync();
+        queue.Answer = CountedAsync("7");
+        await using var app = await ReceiverApp.StartAsync([.. Sqs(queue), "Alerts:Url=" + endpoint.Url, "Hook:Url=" + endpoint.Url,
             "Hook:Secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="]);
         await app.PostAsync(app.Sns.Signed(Delivery(40, "Send")));
         await app.PostAsync(app.Sns.Signed(Delivery(50)));
@@ -158,6 +206,69 @@ public sealed partial class MetricsTests {
             return types.Count >= listed.Length;
         });
         Assert.Equal(listed.Order(), types.Select(type => type.Key + " " + type.Value).Order());
+    }
+
+    // Where the SDK looks first.
+    static MetricsTests() {
+        Environment.SetEnvironmentVariable("AWS_ACCESS_KEY_ID", "test");
+        Environment.SetEnvironmentVariable("AWS_SECRET_ACCESS_KEY", "test");
+    }
+
+    static string[] Sqs(Endpoint queue) => ["Sqs:QueueUrl=" + queue.Url + "/123456789012/feedback", "Sqs:ServiceUrl=" + queue.Url];
+
+    /// <summary>An SQS that says how many messages wait, and gives none.</summary>
+    static Func<HttpContext, Task> CountedAsync(string number) => context =>
+        context.Request.Headers["X-Amz-Target"] == "AmazonSQS.GetQueueAttributes"
+            ? context.Response.WriteAsync($$$"""{"Attributes":{"ApproximateNumberOfMessages":"{{{number}}}"}}""")
+            : Endpoint.Status(500)(context);
+
+    static int Asked(Endpoint queue) => queue.Posted.Count(posted => posted.Headers["x-amz-target"] == "AmazonSQS.GetQueueAttributes");
+
+    [Fact]
+    public async Task The_length_of_the_queue_is_asked_for_once_a_minute() {
+        await using var queue = await Endpoint.StartAsync();
+        queue.Answer = CountedAsync("7");
+        await using var app = await ReceiverApp.StartAsync(Sqs(queue));
+        await Until.TrueAsync(() => Asked(queue) == 1);
+        Assert.Contains("\"ApproximateNumberOfMessages\"", queue.Posted.Single(posted => posted.Headers["x-amz-target"] == "AmazonSQS.GetQueueAttributes").Body,
+            StringComparison.Ordinal);
+        await Until.TrueAsync(async () => (await SamplesAsync(app)).Any(sample => sample is { Name: "feedback_receiver_queue_length", Value: 7 }));
+        queue.Answer = CountedAsync("100000");
+        app.Clock.Advance(TimeSpan.FromSeconds(59.9));
+        Assert.Equal(1, Asked(queue));
+        app.Clock.Advance(TimeSpan.FromSeconds(0.1));
+        await Until.TrueAsync(() => Asked(queue) == 2);
+        await Until.TrueAsync(async () => (await SamplesAsync(app)).Any(sample => sample is { Name: "feedback_receiver_queue_length", Value: 100_000 }));
+    }
+
+    [Fact]
+    public async Task Where_the_length_of_the_queue_may_not_be_asked_for_it_is_not_there_that_is_said_once_and_the_queue_is_drained() {
+        await using var queue = await Endpoint.StartAsync();
+        queue.Answer = CountedAsync("7");
+        await using var app = await ReceiverApp.StartAsync(Sqs(queue));
+        await BecomesAsync(app, 7, "feedback_receiver_queue_length");
+        queue.Answer = async context => {
+            string target = context.Request.Headers["X-Amz-Target"].ToString().Split('.')[1];
+            if (target == "GetQueueAttributes") context.Response.StatusCode = 403;
+            bool empty = target == "ReceiveMessage" && app.Log.Text.Contains("no SNS envelope", StringComparison.Ordinal);
+            if (empty) await Task.Delay(Timeout.Infinite, context.RequestAborted).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            else await context.Response.WriteAsync(target switch {
+                "GetQueueAttributes" => """{"__type":"com.amazonaws.sqs#AccessDenied","message":"not for you"}""",
+                "ReceiveMessage" => """{"Messages":[{"MessageId":"1","ReceiptHandle":"1","MD5OfBody":"7c1f7bb3f8bee22bcdd6e8ae693ebb2e","Body":"no JSON"}]}""",
+                _ => """{"Successful":[{"Id":"0"}],"Failed":[]}""",
+            });
+        };
+        int asked = Asked(queue);
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(30));
+            return Asked(queue) > asked + 2;
+        });
+        await Until.TrueAsync(async () => !(await SamplesAsync(app)).Exists(sample => sample.Name == "feedback_receiver_queue_length"));
+        Assert.Equal(2, app.Log.Text.Split("The queue's length is not known: ").Length);
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(30));
+            return app.Log.Text.Contains("no SNS envelope", StringComparison.Ordinal);
+        });
     }
 
     static string Root {

@@ -28,6 +28,8 @@ app.MapPost("/", async (HttpRequest request) =>
         Interlocked.Add(ref deleted, ids.Length);
         return Results.Text($$"""{"Successful":[{{string.Join(',', ids.Select(id => $$"""{"Id":"{{id}}"}"""))}}],"Failed":[]}""", "application/x-amz-json-1.0");
     }
+    if (request.Headers["X-Amz-Target"] == "AmazonSQS.GetQueueAttributes")
+        return Results.Text($$$"""{"Attributes":{"ApproximateNumberOfMessages":"{{{bodies.Length - next}}}"}}""", "application/x-amz-json-1.0");
     int from = Math.Min(Interlocked.Add(ref next, 10) - 10, bodies.Length), until = Math.Min(from + 10, bodies.Length);
     if (from == until) await Task.Delay(1000);
     var messages = Enumerable.Range(from, until - from).Select(i => (JsonNode)new JsonObject
