@@ -1129,6 +1129,8 @@ sealed record StoreState(string Name, long JournalBytes, long BehindBytes, TimeS
 /// <summary>What needs the operator's hand, how badly (error, warning, hint), and the command that mends it. An extra that may find
 /// something registers a Func&lt;Finding?&gt;.</summary>
 sealed record Finding(string Code, string Severity, string Says, string Mend);
+/// <summary>How something that an extra does besides is going, and how far behind it is. The extra registers a Func&lt;Errand&gt;.</summary>
+sealed record Errand(string Name, string State, double LagSeconds);
 
 /// <summary>What was seen of a topic, and when last. Doubled: one event came in two messages, as when both SES formats are on.</summary>
 sealed record TopicState(string TopicArn, DateTimeOffset? ConfirmedAt, DateTimeOffset? UnsubscribedAt, DateTimeOffset? ValidatedAt,

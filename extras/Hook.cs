@@ -20,7 +20,8 @@ static partial class Extras {
             services.GetRequiredService<IOptions<ReceiverOptions>>(), services.GetRequiredService<TimeProvider>(),
             services.GetRequiredService<Log>()).KeepingChanges());
         builder.Services.AddSingleton<Hook>().AddHostedService(services => services.GetRequiredService<Hook>())
-            .AddSingleton<Func<Finding?>>(services => services.GetRequiredService<Hook>().Find);
+            .AddSingleton<Func<Finding?>>(services => services.GetRequiredService<Hook>().Find)
+            .AddSingleton<Func<Errand>>(services => services.GetRequiredService<Hook>().Report);
     }
 }
 
@@ -62,16 +63,18 @@ sealed class Hook : BackgroundService {
     readonly (Uri Url, byte[] Key) _endpoint;
     TimeSpan _pause = ShortestPause;
     volatile Change? _oldest; // of those that are still to be told
+    volatile bool _refused; // the last time
 
     public Hook(IFeedbackStore store, IOptions<HookOptions> options, TimeProvider clock, IMeterFactory meters, ILogger<Hook> logger) {
         (_store, _clock, _logger, _endpoint) = (store, clock, logger, (new Uri(options.Value.Url), options.Value.Key!));
         var meter = meters.Create("FeedbackReceiver");
         _deliveries = meter.CreateCounter<long>("feedback_receiver.hook.deliveries", "{change}", "Changes posted to Hook:Url, by outcome");
-        meter.CreateObservableGauge("feedback_receiver.hook.lag", () => _oldest is { } oldest
-            ? Math.Max(0, (clock.GetUtcNow() - oldest.At).TotalSeconds) : 0,
-            "s", "Age of the oldest change that is still to be told; 0: none is");
+        meter.CreateObservableGauge("feedback_receiver.hook.lag", () => Lag, "s", "Age of the oldest change that is still to be told; 0: none is");
     }
 
+    double Lag => _oldest is { } oldest ? Math.Max(0, (_clock.GetUtcNow() - oldest.At).TotalSeconds) : 0;
+    /// <summary>Told: nothing waits. Telling: something does. Failing: and the last try failed.</summary>
+    public Errand Report() => new("hook", _refused ? "failing" : _oldest is null ? "told" : "telling", Math.Round(Lag, 3));
     /// <summary>What the operator should hear: that the endpoint refuses, and since when something waits for it.</summary>
     public Finding? Find() => _oldest is not { } oldest || _clock.GetUtcNow() - oldest.At < Late ? null : new("hook-refused", "warning",
         $"Hook:Url has taken nothing since {oldest.At.UtcDateTime:yyyy-MM-dd HH:mm 'UTC'}.",
@@ -84,6 +87,7 @@ sealed class Hook : BackgroundService {
                 if (await TellAsync(stoppingToken)) continue;
             } catch (Exception e) { // of any kind, for whatever escapes here would end the process
                 if (stoppingToken.IsCancellationRequested) return;
+                _refused = true;
                 pause = _pause * (0.5 + Random.Shared.NextDouble() / 2); // so that what failed together does not come back together
                 _pause = _pause * 2 < LongestPause ? _pause * 2 : LongestPause;
                 _deliveries.Add(1, new KeyValuePair<string, object?>("outcome", "failed"));
@@ -98,11 +102,12 @@ sealed class Hook : BackgroundService {
         var changes = await _store.ChangesAsync(Batch);
         long told = 0;
         _oldest = changes.Count > 0 ? changes[0] : null;
+        _refused &= changes.Count > 0;
         try {
             foreach (var change in changes) {
                 _oldest = change;
                 await PostAsync(change, stopping);
-                (told, _pause) = (change.Number, ShortestPause);
+                (told, _pause, _refused) = (change.Number, ShortestPause, false);
                 _deliveries.Add(1, new KeyValuePair<string, object?>("outcome", "told"));
             }
         } finally { if (told > 0) await _store.DropChangesAsync(told); }

@@ -428,11 +428,12 @@ sealed record StoreReport(string Name, long JournalBytes, long BehindBytes, doub
 sealed record DiskReport(long FreeBytes, long TotalBytes);
 /// <summary>The answer of GET /status. Ok: no finding is more than a hint. Store is null while it cannot be read.</summary>
 sealed record StatusReport(bool Ok, IReadOnlyList<Finding> Findings, IReadOnlyList<TopicReport> Topics, IReadOnlyList<RatesReport> Rates,
-    RateLines Lines, IReadOnlyList<RefusedMessage> Refusals, StoreReport? Store, DiskReport? Disk, DateTime StartedAt);
+    RateLines Lines, IReadOnlyList<RefusedMessage> Refusals, StoreReport? Store, DiskReport? Disk, DateTime StartedAt,
+    IReadOnlyList<Errand> Errands);
 
 /// <summary>GET /status: listens to the verdicts, looks at the store, and says what is wrong.</summary>
 sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOptions> options, IConfiguration configuration,
-    TimeProvider clock, IEnumerable<Func<Finding?>> others) : IHostedService {
+    TimeProvider clock, IEnumerable<Func<Finding?>> others, IEnumerable<Func<Errand>> errands) : IHostedService {
     const string Error = "error", Warning = "warning", Hint = "hint", Journal = "journalctl -u feedback -n 50";
     const int MostRefusals = 50, MostDelays = 20, SilentDays = 7, CertificateDays = 14;
     readonly ReceiverOptions _options = options.Value;
@@ -494,7 +495,8 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
             Math.Round(state.Behind.TotalSeconds, 3), state.Suppressed, state.Unread);
         return new(findings.All(finding => finding.Severity == Hint), [.. findings.OrderBy(finding => finding.Severity switch {
             Error => 0, Warning => 1, _ => 2,
-        })], topics, rates, new(Rates.BounceLines, Rates.ComplaintLines), refusals, stored, disk, _startedAt);
+        })], topics, rates, new(Rates.BounceLines, Rates.ComplaintLines), refusals, stored, disk, _startedAt,
+            [.. errands.Select(errand => errand())]);
     }
 
     static TopicReport Of(string arn, TopicState? seen) => new(arn, seen?.ConfirmedAt?.UtcDateTime, seen?.UnsubscribedAt?.UtcDateTime,
@@ -672,7 +674,7 @@ static class Contract {
         "says":"arn:aws:sns:eu-west-1:111122223333:email-feedback signs with SHA-1.",
         "mend":"aws sns set-topic-attributes --topic-arn ... --attribute-name SignatureVersion --attribute-value 2"}],"topics":[],
         "rates":[],"lines":{"bounce":[0.02,0.05,0.1],"complaint":[0.0005,0.001,0.005]},"refusals":[],"store":null,"disk":null,
-        "startedAt":"2026-11-24T08:00:00Z"}
+        "startedAt":"2026-11-24T08:00:00Z","errands":[{"name":"hook","state":"told","lagSeconds":0}]}
         """;
     static string ProblemOf(int status, string why) => $$"""{"status":{{status}},"detail":"{{why}}"}""";
     static readonly Answers NoAddress = new(400, "No e-mail address", Problems, ProblemOf(400, "That is no e-mail address.")),

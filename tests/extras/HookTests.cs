@@ -147,6 +147,36 @@ public sealed partial class HookTests {
         Assert.Single(endpoint.Told);
     }
 
+    [Fact]
+    public async Task Status_always_says_how_the_hook_is_doing_and_how_far_behind_it_is() {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+        async Task<string> ErrandsAsync() => (await app.GetAsync("/status")).Json.GetProperty("errands").GetRawText();
+        Assert.Equal("""[{"name":"hook","state":"told","lagSeconds":0}]""", await ErrandsAsync());
+
+        var asked = new TaskCompletionSource();
+        endpoint.Answer = context => asked.Task;
+        await BounceAsync(app, "jane");
+        app.Clock.Advance(TimeSpan.FromSeconds(2));
+        await Until.TrueAsync(async () => await ErrandsAsync() == """[{"name":"hook","state":"telling","lagSeconds":2}]""");
+        endpoint.Answer = Endpoint.Status(500);
+        asked.SetResult();
+        await ToldAsync(app, endpoint, 1);
+        await Until.TrueAsync(async () => await ErrandsAsync() == """[{"name":"hook","state":"told","lagSeconds":0}]""");
+
+        await BounceAsync(app, "joe");
+        var lag = app.Clock.GetUtcNow();
+        await Until.TrueAsync(async () => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return await ErrandsAsync() == $$"""[{"name":"hook","state":"failing","lagSeconds":{{(app.Clock.GetUtcNow() - lag).TotalSeconds}}}]""";
+        });
+        endpoint.Answer = _ => Task.CompletedTask;
+        await Until.TrueAsync(async () => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return await ErrandsAsync() == """[{"name":"hook","state":"told","lagSeconds":0}]""";
+        });
+    }
+
     [Theory]
     [InlineData(500)]
     [InlineData(404)]
@@ -156,6 +186,7 @@ public sealed partial class HookTests {
         await using var elsewhere = await Endpoint.StartAsync();
         endpoint.Answer = context => {
             context.Response.Headers.Location = elsewhere.Url;
+            context.Response.Headers.SetCookie = "session=1";
             return Endpoint.Status(status)(context);
         };
         await using var app = await StartAsync(endpoint);
@@ -174,6 +205,7 @@ public sealed partial class HookTests {
         await ToldAsync(app, endpoint, 3);
         Assert.Equal(["a", "b", "c"], Names(endpoint));
         Assert.Empty(elsewhere.Posted);
+        Assert.DoesNotContain(endpoint.Posted, posted => posted.Headers.ContainsKey("cookie"));
     }
 
     [Fact]
@@ -322,6 +354,29 @@ public sealed partial class HookTests {
         await BounceAsync(app, "other");
         await ToldAsync(app, endpoint, 1);
         Assert.Equal(["other"], Names(endpoint));
+    }
+
+    [Fact]
+    public async Task While_the_journal_is_read_nothing_is_told_lest_a_person_is_forgotten_further_on() {
+        byte[] key = RandomNumberGenerator.GetBytes(32);
+        string alias = "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, "jane@example.com"u8));
+        string folder = Lines.FolderOf(Lines.Bounce("jane@example.com"), Encoding.UTF8.GetString(
+            new Entry(DateTimeOffset.UnixEpoch, Forget: new(alias, new Known(Reason.Bounce))).ToLine()), Lines.Bounce("other@example.com"));
+        File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
+        File.WriteAllText(Path.Combine(folder, "journal", "hook.position"), $"{0:D20}\n");
+        var clock = new FollowersClock();
+        Change[] Untold() => FileOf(clock.Store).Outbox!.First(10);
+        var hold = clock.HoldWhen(store => FileOf(store).Outbox!.First(1).Length > 0); // after the first line
+        await using var app = await ReceiverApp.StartAsync(Settings("http://127.0.0.1:1"), folder, with: builder =>
+            builder.Services.AddSingleton<TimeProvider>(clock).AddSingleton(services => clock.Store = new LiteDbStore(services.GetRequiredService<Journal>(),
+                services.GetRequiredService<Microsoft.Extensions.Options.IOptions<ReceiverOptions>>(), clock, services.GetRequiredService<Log>()).KeepingChanges()));
+        using var released = clock;
+        await hold.ReachedAsync();
+        Assert.Equal(["jane@example.com"], Untold().Select(change => change.Address));
+        Assert.Empty(await clock.Store.ChangesAsync(10));
+        clock.Dispose();
+        await Until.TrueAsync(async () => (await clock.Store.ChangesAsync(10)).Count > 0);
+        Assert.Equal(["other@example.com"], (await clock.Store.ChangesAsync(10)).Select(change => change.Address));
     }
 
     [Fact]

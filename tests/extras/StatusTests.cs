@@ -66,6 +66,7 @@ public sealed class StatusTests {
         Assert.Equal(Directory.GetFiles(app.JournalFolder, "*.ndjson").Sum(path => new FileInfo(path).Length), store.GetProperty("journalBytes").GetInt64());
         Assert.InRange(status.GetProperty("disk").GetProperty("freeBytes").GetInt64(), 1, status.GetProperty("disk").GetProperty("totalBytes").GetInt64());
         Assert.Equal("2026-11-24T08:00:00Z", status.GetProperty("startedAt").GetString());
+        Assert.Empty(status.GetProperty("errands").EnumerateArray()); // no Hook:Url
     }
 
     [Fact]
