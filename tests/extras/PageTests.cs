@@ -198,6 +198,9 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         Assert.Contains("<img src=x onerror=window.pwned=1>", await TextAsync(page, "#subjects"), StringComparison.Ordinal);
         Assert.Contains("javascript:window.pwned=1: javascript:window.pwned=1", await TextAsync(page, "#tags"), StringComparison.Ordinal);
         Assert.DoesNotContain('\u202e', await TextAsync(page, "body"));
+        // Letters that run from right to left turn nothing round them.
+        Assert.NotEqual(0, await page.Locator("#subjects tbody th > bdi").CountAsync());
+        Assert.Equal(0, await page.Locator("#subjects tbody th:not(:has(> bdi)), #tags tbody th:not(:has(> bdi)), #typos td:not(:has(> bdi)), #answer td + td:not(:has(> bdi))").CountAsync());
         Assert.True(await page.EvaluateAsync<bool>("document.documentElement.scrollWidth <= innerWidth"));
         await PictureAsync(page, "hostile");
         foreach (var each in await page.Locator("main a").AllAsync()) {
@@ -250,6 +253,16 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         await page.WaitForSelectorAsync("#answer strong:has-text('Not suppressed')");
         Assert.Equal(404, await app.StatusAsync("/suppressed/jane@example.com"));
         Assert.StartsWith("Live", await TextAsync(page, "#live"), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Who_cannot_see_the_page_is_told_whether_it_is_live_and_what_came_of_a_question() {
+        await using var app = await StartAsync();
+        var page = await OpenAsync(app.Private.BaseAddress!);
+        await page.GetByRole(AriaRole.Status).Filter(new() { HasText = "Live: this page follows what arrives." }).WaitForAsync();
+        await page.FillAsync("#address", "jane@example.com");
+        await page.Keyboard.PressAsync("Enter");
+        await page.Locator("[aria-live=polite]").Filter(new() { HasText = "Not suppressed" }).WaitForAsync();
     }
 
     [Fact]
