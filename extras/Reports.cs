@@ -433,7 +433,7 @@ sealed record StatusReport(bool Ok, IReadOnlyList<Finding> Findings, IReadOnlyLi
 
 /// <summary>GET /status: listens to the verdicts, looks at the store, and says what is wrong.</summary>
 sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOptions> options, IConfiguration configuration,
-    TimeProvider clock, IEnumerable<Func<Finding?>> others, IEnumerable<Func<Errand>> errands) : IHostedService {
+    TimeProvider clock, Disk disk, IEnumerable<Func<Finding?>> others, IEnumerable<Func<Errand>> errands) : IHostedService {
     const string Error = "error", Warning = "warning", Hint = "hint", Journal = "journalctl -u feedback -n 50";
     const int MostRefusals = 50, MostDelays = 20, SilentDays = 7, CertificateDays = 14;
     readonly ReceiverOptions _options = options.Value;
@@ -457,15 +457,16 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
         lock (_gate) {
             if (verdict.Status != 200) {
                 if (_refusals.Count == MostRefusals) _refusals.Dequeue();
-                _refusals.Enqueue((new(now.UtcDateTime, verdict.Status, verdict.Why, Printable(envelope?.TopicArn)), verdict));
+                _refusals.Enqueue((new(now.UtcDateTime, verdict.Status, verdict.Why, NameOf(envelope?.TopicArn)), verdict));
             } else if (Iso8601.Read(envelope?.Timestamp) is { } sent) {
                 if (_delays.Count == MostDelays) _delays.Dequeue();
                 _delays.Enqueue(now - sent);
             }
         }
     }
-    // Before the topic is known to be ours it is a stranger's text.
-    static string? Printable(string? text) => text is null ? null : new([.. text.Take(100).Where(letter => letter is > ' ' and < '\x7f')]);
+    // What is none of ours is a stranger's text.
+    string? NameOf(string? topicArn) => topicArn is null || _options.TopicArns.Contains(topicArn) ? topicArn
+        : new([.. topicArn.Take(100).Where(letter => letter is > ' ' and < '\x7f')]);
 
     /// <summary>GET /status: what is wrong, and the command that mends it. 503 with what is known all the same when the store cannot be
     /// read.</summary>
@@ -482,20 +483,20 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
             rates = await RatesAsync(); // first, for it waits until what was kept can be read back
             state = await store.StateAsync();
         } catch (Unavailable) { }
-        var disk = Disk();
+        var room = Room();
         RefusedMessage[] refusals;
         TimeSpan[] delays;
         lock (_gate) (refusals, delays) = ([.. _refusals.Reverse().Select(each => each.Message)], [.. _delays]);
         var seen = state?.Topics.ToDictionary(topic => topic.TopicArn);
         TopicReport[] topics = [.. _options.TopicArns.Distinct().Select(arn => Of(arn, seen?.GetValueOrDefault(arn)))];
-        List<Finding> findings = [.. await StoreFindingsAsync(state, disk), .. state is null ? [] : topics.SelectMany(TopicFindings),
+        List<Finding> findings = [.. await StoreFindingsAsync(state, room), .. state is null ? [] : topics.SelectMany(TopicFindings),
             .. RateFindings(rates), .. RefusalFindings(), .. ClockFindings(delays), .. CertificateFindings(),
             .. others.Select(find => find()).OfType<Finding>()]; // what other extras see
         StoreReport? stored = state is null ? null : new(state.Name, state.JournalBytes, state.BehindBytes,
             Math.Round(state.Behind.TotalSeconds, 3), state.Suppressed, state.Unread);
         return new(findings.All(finding => finding.Severity == Hint), [.. findings.OrderBy(finding => finding.Severity switch {
             Error => 0, Warning => 1, _ => 2,
-        })], topics, rates, new(Rates.BounceLines, Rates.ComplaintLines), refusals, stored, disk, _startedAt,
+        })], topics, rates, new(Rates.BounceLines, Rates.ComplaintLines), refusals, stored, room, _startedAt,
             [.. errands.Select(errand => errand())]);
     }
 
@@ -518,7 +519,7 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
     static string Judge(double? rate, long mails, double[] lines) => rate is null ? "unknown" : mails < Rates.Enough ? "too-few"
         : ((string[])["ok", "advice", "review", "pause"])[lines.Count(line => rate >= line)];
 
-    async Task<List<Finding>> StoreFindingsAsync(StoreState? state, DiskReport? disk) {
+    async Task<List<Finding>> StoreFindingsAsync(StoreState? state, DiskReport? room) {
         List<Finding> findings = [];
         string folder = _options.JournalDirectory;
         if (!await store.IsWritableAsync())
@@ -530,16 +531,16 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
             $"{state.BehindBytes} bytes of the journal wait to be copied, for {state.Behind.TotalMinutes:0} minutes: history and "
             + "statistics are not complete yet.", Journal));
         findings.AddRange((state?.Findings ?? []).Select(says => new Finding("store", Warning, says, Journal)));
-        if (disk is not null && (disk.FreeBytes < 1L << 30 || disk.FreeBytes < disk.TotalBytes / 20))
-            findings.Add(new("disk-low", disk.FreeBytes < 256 << 20 ? Error : Warning,
-                $"{disk.FreeBytes >> 20} MiB are left on the disk of the journal.", $"df -h {folder}; du -sh {folder}"));
+        if (room is not null && (room.FreeBytes < 1L << 30 || room.FreeBytes < room.TotalBytes / 20))
+            findings.Add(new("disk-low", room.FreeBytes < 256 << 20 ? Error : Warning,
+                $"{room.FreeBytes >> 20} MiB are left on the disk of the journal.", $"df -h {folder}; du -sh {folder}"));
         return findings;
     }
 
-    DiskReport? Disk() {
+    DiskReport? Room() {
         try {
-            var drive = new DriveInfo(Path.GetFullPath(_options.JournalDirectory));
-            return new(drive.AvailableFreeSpace, drive.TotalSize);
+            string folder = Path.GetFullPath(_options.JournalDirectory);
+            return new(disk.Free(folder), disk.Size(folder));
         } catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException) { return null; }
     }
 
@@ -634,6 +635,11 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
             $"The newest certificate in {_options.CertificateDirectory} ends at {ends.Max():u}. SNS will name another by then; this "
             + "machine must be able to fetch it.", AskSns);
     }
+}
+
+partial class Disk {
+    /// <summary>The bytes of a folder's disk, free or not.</summary>
+    public virtual long Size(string folder) => new DriveInfo(folder).TotalSize;
 }
 
 // ---- Contract ---------------------------------------------------------------------------------------------------

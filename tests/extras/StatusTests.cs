@@ -1,6 +1,7 @@
 using System.Net;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 
 /// <summary>GET /status, the doctor: each finding has its code, and the command that mends it.</summary>
@@ -70,6 +71,13 @@ public sealed class StatusTests {
     }
 
     [Fact]
+    public async Task Where_a_queue_is_read_the_command_is_a_mail_that_should_come_by_it() {
+        await using var app = await ReceiverApp.StartAsync();
+        app.Services.GetRequiredService<IConfiguration>()["Sqs:QueueUrl"] = "https://sqs.us-east-1.amazonaws.com/123456789012/email-feedback";
+        Assert.Contains("bounce@simulator.amazonses.com", (await FindingAsync(app, "topic-unconfirmed")).GetProperty("mend").GetString(), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_topic_that_was_unsubscribed_is_an_error_until_it_is_subscribed_again() {
         await using var app = await ReceiverApp.StartAsync();
         await app.PostAsync(app.Sns.Sign(app.Sns.Confirmation()));
@@ -121,7 +129,8 @@ public sealed class StatusTests {
         await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(["a@example.com"])));
         Assert.DoesNotContain("warning formats-doubled", await FindingsAsync(app));
         await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(["a@example.com"], format: "notificationType")));
-        Assert.Contains("warning formats-doubled", await FindingsAsync(app));
+        Assert.Equal(["warning formats-doubled", "hint rates-unknown"], await FindingsAsync(app));
+        Assert.False((await StatusOf(app)).GetProperty("ok").GetBoolean());
         Assert.Contains("set-identity-notification-topic", (await FindingAsync(app, "formats-doubled")).GetProperty("mend").GetString(), StringComparison.Ordinal);
         app.Clock.Advance(TimeSpan.FromDays(7));
         Assert.DoesNotContain("warning formats-doubled", await FindingsAsync(app));
@@ -135,7 +144,7 @@ public sealed class StatusTests {
         var (status, line) = await app.PostAsync(FakeSns.SesBounce(["jane@example.com"], format: format));
         Assert.Equal(400, status);
         Assert.Contains("raw message delivery is on", line, StringComparison.Ordinal);
-        Assert.Contains("warning raw-delivery", await FindingsAsync(app));
+        Assert.Equal(["error topic-unconfirmed", "warning raw-delivery", "hint rates-unknown"], await FindingsAsync(app));
         Assert.DoesNotContain("jane", (await StatusOf(app)).GetRawText(), StringComparison.Ordinal);
     }
 
@@ -190,6 +199,33 @@ public sealed class StatusTests {
     }
 
     [Fact]
+    public async Task Of_several_alike_the_last_is_told_and_how_many_there_were() {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync("no JSON");
+        app.Clock.Advance(TimeSpan.FromSeconds(1));
+        await app.PostAsync("no JSON");
+        Assert.StartsWith("2 of the last 50 refused messages, the last at 2026-11-24 08:00:01Z of no topic: 400, ",
+            (await FindingAsync(app, "refused")).GetProperty("says").GetString(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_certificate_with_too_short_a_key_is_a_warning_and_the_command_shows_the_folder() {
+        await using var app = await ReceiverApp.StartAsync(sns: new FakeSns(keySize: 1024));
+        await app.PostAsync(app.Sns.Bounce("jane@example.com"));
+        var finding = await FindingAsync(app, "certificate-unusable");
+        Assert.Equal(("warning", "ls -l " + Path.Combine(app.Folder, "certificates")), (finding.GetProperty("severity").GetString(), finding.GetProperty("mend").GetString()));
+    }
+
+    [Fact]
+    public async Task A_confirmation_that_SNS_does_not_take_is_a_warning() {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce("jane@example.com"))).Status); // and the certificate is there
+        app.Sns.Answer = (_, _) => Task.FromResult(new HttpResponseMessage(HttpStatusCode.ServiceUnavailable));
+        Assert.Equal(503, (await app.PostAsync(app.Sns.Sign(app.Sns.Confirmation()))).Status);
+        Assert.Contains("warning sns-unreachable", await FindingsAsync(app));
+    }
+
+    [Fact]
     public async Task A_certificate_that_cannot_be_had_is_a_warning() {
         await using var app = await ReceiverApp.StartAsync();
         app.Sns.Answer = (_, _) => Task.FromResult(new HttpResponseMessage(HttpStatusCode.ServiceUnavailable));
@@ -204,6 +240,34 @@ public sealed class StatusTests {
         var finding = await FindingAsync(app, "signature-version-refused");
         Assert.Equal("warning", finding.GetProperty("severity").GetString());
         Assert.Equal($"aws sns set-topic-attributes --topic-arn {Topic} --attribute-name SignatureVersion --attribute-value 2", finding.GetProperty("mend").GetString());
+    }
+
+    // The verdict itself needs a host whose OpenSSL forbids it; this is what the receiver does with it there.
+    [Fact]
+    public async Task A_host_that_forbids_SHA_1_is_an_error_with_the_command_for_that_topic() {
+        await using var app = await ReceiverApp.StartAsync();
+        var body = System.Text.Encoding.UTF8.GetBytes(app.Sns.Signed(FakeSns.SesBounce(["a@example.com"]), version: "1"));
+        Assert.Null(Envelope.Read(new(body), out var envelope));
+        app.Services.GetRequiredService<Intake>().Refuse(Verdict.Sha1Forbidden, envelope);
+        Assert.Equal(["error topic-unconfirmed", "error sha1-forbidden", "hint rates-unknown"], await FindingsAsync(app));
+        var finding = await FindingAsync(app, "sha1-forbidden");
+        Assert.Equal("error", finding.GetProperty("severity").GetString());
+        Assert.Equal($"1 of the last 50 refused messages, the last at 2026-11-24 08:00:00Z of {Topic}: 503, this host forbids SHA-1: set SignatureVersion 2 on the topic.",
+            finding.GetProperty("says").GetString());
+        Assert.Equal($"aws sns set-topic-attributes --topic-arn {Topic} --attribute-name SignatureVersion --attribute-value 2", finding.GetProperty("mend").GetString());
+    }
+
+    [Fact]
+    public async Task A_topic_of_ours_is_named_whole_however_long() {
+        string topic = "arn:aws:sns:us-east-1:123456789012:" + new string('a', 256);
+        await using var app = await ReceiverApp.StartAsync(["Sns:TopicArns:0=" + topic, "Sns:MinimumSignatureVersion=2"]);
+        var envelope = app.Sns.Notification(FakeSns.SesBounce(["a@example.com"]), version: "1");
+        envelope["TopicArn"] = topic;
+        await app.PostAsync(app.Sns.Sign(envelope));
+        Assert.Equal(topic, (await StatusOf(app)).GetProperty("refusals")[0].GetProperty("topicArn").GetString());
+        var finding = await FindingAsync(app, "signature-version-refused");
+        Assert.Equal("warning", finding.GetProperty("severity").GetString());
+        Assert.Contains($" --topic-arn {topic} ", finding.GetProperty("mend").GetString(), StringComparison.Ordinal);
     }
 
     // ---- Rates
@@ -234,14 +298,39 @@ public sealed class StatusTests {
         Assert.Equal(sends == 0 || deliveries == 0, findings.Contains("hint rates-unknown"));
     }
 
+    [Theory]
+    [InlineData("Bounce", "Send or Delivery")]
+    [InlineData("Send", "Delivery")]
+    [InlineData("Delivery", "Send")]
+    public async Task What_must_be_collected_for_rates_is_told(string comes, string lacks) {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Signed(ToMany(comes, 1)));
+        Assert.Equal($"No {lacks} came in 7 days: no rates can be told.", (await FindingAsync(app, "rates-unknown")).GetProperty("says").GetString());
+    }
+
     [Fact]
-    public async Task The_day_ends_before_the_week() {
+    public async Task A_rate_over_a_line_is_told_in_percent_with_what_it_is_of() {
+        await using var app = await ReceiverApp.StartAsync();
+        foreach (string message in (string[])[ToMany("Send", 200), ToMany("Delivery", 400), FakeSns.SesBounce(Addresses(9)), FakeSns.SesComplaint(Addresses(1))])
+            await app.PostAsync(app.Sns.Signed(message));
+        Assert.Equal(["0.25 % of 400 mails in 24h were complained about: over SES's line (review).", "0.25 % of 400 mails in 7d were complained about: over SES's line (review).",
+            "4.5 % of 200 mails in 24h bounced for good: over SES's line (advice).", "4.5 % of 200 mails in 7d bounced for good: over SES's line (advice)."],
+            (await StatusOf(app)).GetProperty("findings").EnumerateArray().Where(finding => finding.GetProperty("code").GetString()!.EndsWith("-rate", StringComparison.Ordinal))
+                .Select(finding => finding.GetProperty("says").GetString()!).Order(StringComparer.Ordinal));
+    }
+
+    [Fact]
+    public async Task The_day_ends_before_the_week_and_begins_with_a_whole_hour() {
         await using var app = await ReceiverApp.StartAsync();
         await app.PostAsync(app.Sns.Bounce("jane@example.com"));
-        app.Clock.Advance(TimeSpan.FromHours(26));
-        var rates = (await StatusOf(app)).GetProperty("rates");
-        Assert.Equal((0, 1), (rates[0].GetProperty("bounces").GetInt32(), rates[1].GetProperty("bounces").GetInt32()));
-        app.Clock.Advance(TimeSpan.FromDays(6));
+        await app.PostAsync(app.Sns.Bounce("of-tomorrow@example.com", "mail-2", at: "2026-11-26T07:00:00Z"));
+        async Task<(int Day, int Week)> BouncesAsync() => (await StatusOf(app)).GetProperty("rates") is var rates
+            ? (rates[0].GetProperty("bounces").GetInt32(), rates[1].GetProperty("bounces").GetInt32()) : default;
+        app.Clock.Advance(TimeSpan.FromHours(24));
+        Assert.Equal((1, 1), await BouncesAsync());
+        app.Clock.Advance(TimeSpan.FromSeconds(1));
+        Assert.Equal((0, 1), await BouncesAsync());
+        app.Clock.Advance(TimeSpan.FromDays(10));
         Assert.Equal(0, (await StatusOf(app)).GetProperty("rates")[1].GetProperty("bounces").GetInt32());
     }
 
@@ -255,7 +344,7 @@ public sealed class StatusTests {
     [InlineData(301, "hint messages-late")]
     public async Task The_clock_is_held_against_the_Timestamp_of_twenty_genuine_messages(int secondsLate, string finding) {
         await using var app = await ReceiverApp.StartAsync();
-        for (int i = 0; i < 20; i++) await app.PostAsync(Sent(app, TimeSpan.FromSeconds(secondsLate + i)));
+        for (int i = 24; i >= 0; i--) await app.PostAsync(Sent(app, TimeSpan.FromSeconds(secondsLate + i)));
         Assert.Equal(finding, string.Join(',', (await FindingsAsync(app)).Where(text => text.Contains("clock", StringComparison.Ordinal) || text.Contains("late", StringComparison.Ordinal))));
     }
 
@@ -284,6 +373,7 @@ public sealed class StatusTests {
         File.WriteAllText(Path.Combine(folder, "SimpleNotificationService-0a.pem"), FakeSns.PemOf(key, from, now.AddDays(days)));
         File.WriteAllText(Path.Combine(folder, "SimpleNotificationService-0b.pem"), FakeSns.PemOf(key, from, now.AddDays(-100)));
         File.WriteAllText(Path.Combine(folder, "SimpleNotificationService-0c.pem"), "no certificate");
+        File.WriteAllText(Path.Combine(folder, "of-somebody-else.pem"), FakeSns.PemOf(key, from, now.AddDays(1000)));
         Assert.Equal(finding, string.Join(',', (await FindingsAsync(app)).Where(text => text.Contains("certificate", StringComparison.Ordinal))));
     }
 
@@ -293,9 +383,51 @@ public sealed class StatusTests {
         await using var app = await ReceiverApp.StartAsync(disk: disk);
         disk.OnWrite = WatchedDisk.WriteHalfAndFail;
         Assert.Equal(503, (await app.PostAsync(app.Sns.Bounce("jane@example.com"))).Status);
-        Assert.Contains("error journal-unwritable", await FindingsAsync(app));
+        Assert.Equal(["error journal-unwritable", "error topic-unconfirmed", "warning refused", "hint rates-unknown"], await FindingsAsync(app));
         disk.OnWrite = RandomAccess.Write;
         Assert.DoesNotContain("error journal-unwritable", await FindingsAsync(app));
+    }
+
+    /// <summary>A disk of a size, with as much room as a test wants.</summary>
+    sealed class SmallDisk(long size, long left) : Disk {
+        public override long Size(string folder) => size;
+        public override long Free(string folder) => left;
+    }
+
+    [Theory]
+    [InlineData(10_000, 1024, "")]
+    [InlineData(10_000, 1023, "warning disk-low")]
+    [InlineData(10_000, 256, "warning disk-low")]
+    [InlineData(10_000, 255, "error disk-low")]
+    [InlineData(40_000, 2000, "")]
+    [InlineData(40_000, 1999, "warning disk-low")]
+    public async Task Less_than_a_gibibyte_or_a_twentieth_of_the_journals_disk_is_little_room(long mebibytes, long left, string expected) {
+        await using var app = await ReceiverApp.StartAsync(disk: new SmallDisk(mebibytes << 20, left << 20));
+        var status = await StatusOf(app);
+        Assert.Equal($$"""{"freeBytes":{{left << 20}},"totalBytes":{{mebibytes << 20}}}""", status.GetProperty("disk").GetRawText());
+        var low = status.GetProperty("findings").EnumerateArray().Where(finding => finding.GetProperty("code").GetString() == "disk-low").ToArray();
+        Assert.Equal(expected, string.Join(',', low.Select(finding => $"{finding.GetProperty("severity")} {finding.GetProperty("code")}")));
+        Assert.All(low, finding => Assert.Equal(($"{left} MiB are left on the disk of the journal.", $"df -h {app.JournalFolder}; du -sh {app.JournalFolder}"),
+            (finding.GetProperty("says").GetString(), finding.GetProperty("mend").GetString())));
+    }
+
+    [Fact]
+    public async Task A_follower_that_has_not_come_on_for_over_a_minute_is_a_warning() {
+        string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
+        Directory.CreateDirectory(Path.Combine(folder, "feedback.db.open")); // where a file must be before the first write to feedback.db
+        await using var app = await ReceiverApp.StartAsync(folder: folder);
+        await app.PostAsync(app.Sns.Bounce("jane@example.com"));
+        app.Clock.Advance(TimeSpan.FromMinutes(1));
+        JsonElement status = default;
+        await Eventually.TrueAsync(async () => (status = await StatusOf(app)).GetProperty("store").GetProperty("behindSeconds").GetDouble() == 60);
+        Assert.DoesNotContain("follower-behind", status.GetRawText(), StringComparison.Ordinal);
+        app.Clock.Advance(TimeSpan.FromSeconds(1));
+        status = await StatusOf(app);
+        var finding = status.GetProperty("findings").EnumerateArray().Single(finding => finding.GetProperty("code").GetString() == "follower-behind");
+        long bytes = new FileInfo(Lines.SegmentIn(app.Folder)).Length;
+        Assert.Equal(("warning", $"{bytes} bytes of the journal wait to be copied, for 1 minutes: history and statistics are not complete yet."),
+            (finding.GetProperty("severity").GetString(), finding.GetProperty("says").GetString()));
+        Assert.Equal((bytes, 61.0), (status.GetProperty("store").GetProperty("behindBytes").GetInt64(), status.GetProperty("store").GetProperty("behindSeconds").GetDouble()));
     }
 
     [Fact]
