@@ -779,7 +779,9 @@ sealed partial class LiteDbStore {
             var entry = new Entry(clock.GetUtcNow(), Forget: new(alias, Person.Reduced(before)));
             (Known? Known, long End) replaced = default;
             Action<Entry> watch = kept => {
-                if (ReferenceEquals(kept, entry)) replaced = (_known[Alias(address)] ?? Known.Nothing, journal.End);
+                if (!ReferenceEquals(kept, entry)) return;
+                replaced = (_known[Alias(address)] ?? Known.Nothing, journal.End);
+                if (kept.Forget!.Known is null && Same(replaced.Known, before)) _known[address] = null; // what comes after begins anew
             };
             lock (journal.Gate) journal.OnKept = watch + journal.OnKept; // just before the store takes it up
             var commit = await CommitAsync(entry);

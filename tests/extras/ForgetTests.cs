@@ -188,7 +188,98 @@ public sealed class ForgetTests {
         Assert.Equal(404, await app.StatusAsync("/suppressed/" + Uri.EscapeDataString(Jane)));
         Assert.Empty(await HistoryAsync(app, Jane));
         Assert.Equal(404, await ForgetAsync(app));
+        Assert.DoesNotContain("\"known\"", File.ReadAllText(Lines.SegmentIn(app.Folder)), StringComparison.Ordinal);
         Assert.DoesNotContain("forgotten:", File.ReadAllText(Lines.SegmentIn(app.Folder)).Replace("\"forget\":{\"alias\":\"forgotten:", "", StringComparison.Ordinal), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Soft_bounces_of_before_are_forgotten_and_those_of_after_begin_anew() {
+        await using var app = await ReceiverApp.StartAsync(["Suppression:SoftBounceLimit=3"]);
+        Task<(int Status, string Line)> SoftAsync(string mailId) => app.PostAsync(app.Sns.Bounce(Jane, mailId, "Transient", "MailboxFull"));
+        await SoftAsync("mail-1");
+        await SoftAsync("mail-2");
+        Assert.Equal(2, (await HistoryAsync(app, Jane)).Length);
+
+        Assert.Equal(204, await ForgetAsync(app));
+        Assert.Equal(404, await ForgetAsync(app));
+
+        await SoftAsync("mail-3");
+        await SoftAsync("mail-4");
+        Assert.Equal(404, await app.StatusAsync("/suppressed/" + Uri.EscapeDataString(Jane)));
+        Assert.Equal([], FilesWith(app.Folder, "mail-1", "mail-2"));
+        await SoftAsync("mail-5");
+        Assert.Equal(200, await app.StatusAsync("/suppressed/" + Uri.EscapeDataString(Jane)));
+    }
+
+    [Fact]
+    public async Task A_lift_is_remembered_so_that_evidence_from_before_it_suppresses_nobody() {
+        await using var app = await ReceiverApp.StartAsync();
+        string path = "/suppressed/" + Uri.EscapeDataString(Jane);
+        await app.Private.PutAsync(path, null, Cancellation);
+        await app.Private.DeleteAsync(path, Cancellation);
+        Assert.Equal(204, await ForgetAsync(app));
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        Assert.Equal(404, await app.StatusAsync(path));
+    }
+
+    [Fact]
+    public async Task What_somebody_wanted_last_is_remembered_so_that_an_older_wish_counts_no_more() {
+        await using var app = await ReceiverApp.StartAsync();
+        Task<(int Status, string Line)> WantsAsync(string at, string all) => app.PostAsync(app.Sns.Signed($$$"""
+            {"eventType":"Subscription","subscription":{"timestamp":"{{{at}}}","newTopicPreferences":{"unsubscribeAll":{{{all}}}} },
+            "mail":{"messageId":"mail-1","destination":["{{{Jane}}}"]} }
+            """));
+        await WantsAsync("2026-11-24T07:00:00Z", "true");
+        await WantsAsync("2026-11-24T07:10:00Z", "false");
+        Assert.Equal(204, await ForgetAsync(app));
+        await WantsAsync("2026-11-24T07:05:00Z", "true");
+        Assert.Equal(404, await app.StatusAsync("/suppressed/" + Uri.EscapeDataString(Jane)));
+    }
+
+    [Fact]
+    public async Task A_body_that_was_not_believed_is_blanked_when_it_names_the_person() {
+        string[] bodies = ["of jane.doe+news@example.com", "of somebody else"];
+        await using var app = await ReceiverApp.StartAsync(folder: Lines.FolderOf(bodies.Select(body =>
+            $$$"""{"at":"2026-11-24T08:00:00+00:00","refused":{"why":"no envelope","body":"{{{body}}}"}}""")));
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        Assert.Equal(204, await ForgetAsync(app));
+        Assert.Equal([], FilesWith(app.JournalFolder, Traces));
+        Assert.Contains("of somebody else", File.ReadAllText(Lines.SegmentIn(app.Folder)), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Of_what_is_known_under_the_hash_and_what_came_meanwhile_a_lift_and_the_stronger_reason_stay() {
+        Known bounce = Story.After(Story.Bounce()), later = Story.After(Story.Bounce(5)), byHand = Story.After(Story.ByHand(5)),
+            lifted = Story.After(Story.Bounce(), Story.Lift(5));
+        Assert.Same(lifted, Person.Both(bounce, lifted));
+        Assert.Same(bounce, Person.Both(bounce, byHand));
+        Assert.Same(bounce, Person.Both(byHand, bounce));
+        Assert.Same(later, Person.Both(bounce, later));
+    }
+
+    [Fact]
+    public async Task While_the_journal_is_read_nobody_is_forgotten() {
+        await using var first = await ReceiverApp.StartAsync();
+        await first.PostAsync(first.Sns.Bounce(Jane));
+        Assert.Single(await HistoryAsync(first, Jane));
+        await first.StopAsync();
+        File.AppendAllText(Lines.SegmentIn(first.Folder), Lines.Bounce("joe@example.com") + Lines.Bounce("ann@example.com"));
+        using var reading = new HeldLog("reading the journal");
+        await using var app = await ReceiverApp.StartAsync(folder: first.Folder, with: reading.Hold);
+        await reading.Reached.ReachedAsync();
+        Assert.Equal(200, await app.StatusAsync("/suppressed/" + Uri.EscapeDataString(Jane)));
+        Assert.Equal(503, await ForgetAsync(app));
+        Assert.Empty(Directory.GetFiles(app.JournalFolder, "forget*"));
+        reading.Reached.LetGo();
+    }
+
+    [Fact]
+    public async Task Nobody_is_called_unknown_while_what_was_kept_cannot_be_read_back() {
+        string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
+        Directory.CreateDirectory(Path.Combine(folder, "feedback.db.open")); // where a file must be before the first write to feedback.db
+        await using var app = await ReceiverApp.StartAsync(folder: folder);
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane)));
+        Assert.Equal(503, await ForgetAsync(app));
     }
 
     [Fact]
