@@ -1,4 +1,7 @@
 using System.Text.Json;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.DependencyInjection;
 
 /// <summary>GET /bounces, /complaints and /events.</summary>
@@ -64,6 +67,7 @@ public sealed class EventTests {
         while (question is not null) {
             using var response = await app.Private.GetAsync(question, TestContext.Current.CancellationToken);
             string[] lines = (await response.Content.ReadAsStringAsync(TestContext.Current.CancellationToken)).Split("\r\n");
+            Assert.InRange(lines.Length, 2, 3); // the header, at most one event, and nothing after the last line
             seen.AddRange(lines[1..^1].Select(line => line.Split(',')[1]));
             question = response.Headers.TryGetValues("Link", out var links) ? links.Single() : null;
             Assert.True(question is null || (question.StartsWith("</events?subject=Your%20offers&limit=1&format=csv&after=", StringComparison.Ordinal)
@@ -176,6 +180,10 @@ public sealed class EventTests {
     [InlineData("@SUM(A1)", "'@SUM(A1)")]
     [InlineData("\tx", "'\tx")]
     [InlineData("\rx", "\"'\rx\"")]
+    [InlineData("\nx", "\"'\nx\"")]
+    [InlineData("a\nb", "\"a\nb\"")]
+    [InlineData("a, b", "\"a, b\"")]
+    [InlineData("say \"a\"", "\"say \"\"a\"\"\"")]
     [InlineData("=HYPERLINK(\"http://evil.example\",\"x\")", "\"'=HYPERLINK(\"\"http://evil.example\"\",\"\"x\"\")\"")]
     [InlineData("a, \"b\"\r\nc", "\"a, \"\"b\"\"\r\nc\"")]
     [InlineData("plain = text", "plain = text")]
@@ -189,6 +197,16 @@ public sealed class EventTests {
         Assert.StartsWith(string.Join(',', Header) + "\r\n2026-11-24T07:00:00Z,jane@example.com,Bounce,Permanent,General,5.1.1,"
             + "smtp; 550 5.1.1 user unknown,jane@example.com,0100019a00000000-mail," + cell + ",news@shop.example.com,shop,", csv, StringComparison.Ordinal);
         Assert.EndsWith(",\"{\"\"ses:configuration-set\"\":[\"\"shop\"\"],\"\"campaign\"\":[\"\"november\"\"]}\"\r\n", csv, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("true", "a@example.com", "b@example.com")]
+    [InlineData("", "a@example.com")]
+    public async Task CSV_says_of_whom_a_complaint_is_only_possible(string possible, params string[] recipients) {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint(recipients)));
+        string csv = await app.Private.GetStringAsync(new Uri("/complaints?format=csv", UriKind.Relative), TestContext.Current.CancellationToken);
+        Assert.All(csv.Split("\r\n")[1..^1], line => Assert.Equal(possible, line.Split(',')[Array.IndexOf(Header, "possible")]));
     }
 
     [Fact]
@@ -225,6 +243,55 @@ public sealed class EventTests {
         using var response = await app.Private.GetAsync(route, TestContext.Current.CancellationToken);
         Assert.Equal(503, (int)response.StatusCode);
         Assert.Equal("5", response.Headers.GetValues("Retry-After").Single());
+    }
+
+    /// <summary>Sees one request come, its client go, and how it ends.</summary>
+    sealed class Watch(string route) : IStartupFilter {
+        public TaskCompletionSource Begun { get; } = new();
+        public TaskCompletionSource Gone { get; } = new();
+        public TaskCompletionSource<Task> Ended { get; } = new();
+
+        public Action<IApplicationBuilder> Configure(Action<IApplicationBuilder> next) => app => {
+            app.UseWhen(context => context.Request.Path == route, watched => watched.Use(WatchAsync));
+            next(app);
+        };
+
+        async Task WatchAsync(HttpContext context, RequestDelegate next) {
+            var ends = next(context);
+            using var gone = context.RequestAborted.Register(() => Gone.TrySetResult());
+            Begun.TrySetResult();
+            Ended.TrySetResult(await Task.WhenAny(ends));
+        }
+    }
+
+    [Theory]
+    [InlineData("/bounces", "")]
+    [InlineData("/events", "?format=csv")]
+    [InlineData("/stats", "?by=subject")]
+    [InlineData("/stats", "?by=didYouMean")]
+    [InlineData("/stats", "?by=prevented")]
+    public async Task When_the_client_hangs_up_nothing_more_is_read_for_it(string route, string query) {
+        await using var first = await WithBouncesAsync(3);
+        Assert.Equal(200, await first.StatusAsync("/events")); // so that feedback.db has them
+        await first.StopAsync();
+        var (watch, cancellation) = (new Watch(route), TestContext.Current.CancellationToken);
+        // The name of this boot is read from a file when feedback.db is opened, and written there before the first write to it. As a
+        // pipe it holds that writer until somebody reads, and with it all that would read feedback.db.
+        string pipe = first.FeedbackDb + ".open", boot = await File.ReadAllTextAsync("/proc/sys/kernel/random/boot_id", cancellation);
+        using (var mkfifo = System.Diagnostics.Process.Start("mkfifo", pipe)) await mkfifo.WaitForExitAsync(cancellation);
+        var opens = Task.Run(() => File.WriteAllText(pipe, boot), cancellation);
+        await using var app = await ReceiverApp.StartAsync(folder: first.Folder, with: builder => builder.Services.AddSingleton<IStartupFilter>(watch));
+        await opens;
+        await app.PostAsync(app.Sns.Bounce("later@example.com"));
+        using (var socket = new System.Net.Sockets.TcpClient()) {
+            await socket.ConnectAsync(System.Net.IPAddress.Loopback, app.Private.BaseAddress!.Port, cancellation);
+            await socket.GetStream().WriteAsync(System.Text.Encoding.ASCII.GetBytes($"GET {route}{query} HTTP/1.1\r\nHost: localhost\r\n\r\n"), cancellation);
+            await watch.Begun.Task.WaitAsync(TimeSpan.FromSeconds(30), cancellation);
+        }
+        await watch.Gone.Task.WaitAsync(TimeSpan.FromSeconds(30), cancellation);
+        await File.ReadAllTextAsync(pipe, cancellation);
+        var ended = await watch.Ended.Task.WaitAsync(TimeSpan.FromSeconds(30), cancellation);
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => ended);
     }
 
     [Theory]

@@ -69,6 +69,13 @@ public sealed class ImportTests {
     [InlineData("of a spreadsheet", "Name;E-Mail;Note\r\nJane;a@example.com;by phone\r\n", "manual 2026-11-24 by phone")]
     [InlineData("with tabs", "Jane\ta@example.com\tunsubscribed\n", "unsubscribe 2026-11-24")]
     [InlineData("quoted", "\"name\",\"email\"\n\"Doe, Jane\",\"a@example.com\"\n", "manual 2026-11-24")]
+    [InlineData("with a code alone", "address,code\na@example.com,550\n", "bounce 2026-11-24")]
+    [InlineData("with an error alone", "address,error\na@example.com,unknown\n", "bounce 2026-11-24 unknown")]
+    [InlineData("with a status alone", "email,status\na@example.com,5.1.1\n", "bounce 2026-11-24")]
+    [InlineData("with a tag alone", "address,tag\na@example.com,*\n", "unsubscribe 2026-11-24")]
+    [InlineData("over two lines from its first field on", "note,email\n\"first\nsecond\",a@example.com\n", "manual 2026-11-24 first\nsecond")]
+    [InlineData("with milliseconds", "email,created\na@example.com,1449953655000\n", "manual 2026-11-24")]
+    [InlineData("with no seconds", "email,created\na@example.com,0\n", "manual 2026-11-24")]
     [InlineData("with a date to come", "email,created_at\na@example.com,2036-01-01\n", "manual 2026-11-24")]
     [InlineData("with no date that can be read", "email,created_at\na@example.com,lately\n", "manual 2026-11-24")]
     public async Task CSV_of_other_providers_keeps_its_reason_and_its_date(string whose, string csv, string expected) {
@@ -87,6 +94,20 @@ public sealed class ImportTests {
         Assert.Equal([$"a@example.com {reason} 2024-03-01", "b@example.com bounce 2024-03-01"], await ListAsync(app));
         Assert.Equal(400, (await PostAsync(app, "c@example.com", "?reason=spam")).Status);
         Assert.Equal(404, await app.StatusAsync("/suppressed/c@example.com"));
+    }
+
+    [Theory]
+    [InlineData("bounce", "Bounce bounced BOUNCES hard-bounce HardBounce invalid invalid_email")]
+    [InlineData("complaint", "Complaint complained complaints SpamComplaint spam-report spam")]
+    [InlineData("unsubscribe", "unsubscribe Unsubscribed unsubscribes global_unsubscribe")]
+    [InlineData("manual", "manual ManualSuppression")]
+    [InlineData("soft-bounces", "soft-bounces")]
+    public async Task A_reason_is_read_in_the_words_of_each_provider(string reason, string words) {
+        await using var app = await ReceiverApp.StartAsync();
+        string[] rows = [.. words.Split(' ').Select((word, number) => $"a{number}@example.com,{word}\n")];
+        // So that a word which is not known is not taken for the reason that would be given.
+        Assert.Equal($"{rows.Length}/0", await ImportAsync(app, "email,reason\n" + string.Concat(rows), "?reason=" + (reason == "manual" ? "unsubscribe" : "manual")));
+        Assert.Equal(rows.Select((_, number) => $"a{number}@example.com {reason} 2026-11-24"), await ListAsync(app));
     }
 
     const string Page1 = """
@@ -226,6 +247,29 @@ public sealed class ImportTests {
         Assert.Equal(404, await app.StatusAsync("/suppressed/a@example.com"));
         Assert.Equal("1/0", await ImportAsync(app, "email\na@example.com\n"));
         Assert.Equal(200, await app.StatusAsync("/suppressed/a@example.com"));
+    }
+
+    [Fact]
+    public async Task What_is_imported_after_a_lift_counts_even_when_the_clock_has_gone_back() {
+        await using var first = await ReceiverApp.StartAsync();
+        await ImportAsync(first, "a@example.com\n");
+        first.Clock.Advance(TimeSpan.FromHours(1));
+        await first.Private.DeleteAsync("/suppressed/a@example.com", Cancellation);
+        await first.StopAsync();
+        await using var app = await ReceiverApp.StartAsync(folder: first.Folder);
+
+        Assert.Equal("1/0", await ImportAsync(app, "a@example.com\n"));
+        Assert.Equal(200, await app.StatusAsync("/suppressed/a@example.com"));
+    }
+
+    [Fact]
+    public async Task A_note_of_ones_own_stays_and_one_of_a_list_is_cut_to_a_thousand_characters() {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.Private.PutAsync("/suppressed/a@example.com", new StringContent("""{"note":"asked by phone"}"""), Cancellation);
+        string note = new('x', 1001);
+
+        Assert.Equal("1/1", await ImportAsync(app, $"email,note\na@example.com,theirs\nb@example.com,{note}\n"));
+        Assert.Equal(["a@example.com manual 2026-11-24 asked by phone", "b@example.com manual 2026-11-24 " + note[1..]], await ListAsync(app));
     }
 
     [Fact]

@@ -138,6 +138,7 @@ public sealed class ListTests {
 
         Assert.Equal(304, await StatusAsync(app, "/suppressed?format=csv", ifNoneMatch: tag));
         Assert.Equal(304, await StatusAsync(app, "/suppressed?format=csv", ifNoneMatch: $"\"other\", W/{tag}"));
+        Assert.Equal(304, await StatusAsync(app, "/suppressed?format=csv", ifNoneMatch: "*"));
         Assert.Equal(200, await StatusAsync(app, "/suppressed?format=csv", ifNoneMatch: "\"other\", rubbish"));
         await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery("free@example.com", "mail-2")));
         Assert.Equal(304, await StatusAsync(app, "/suppressed?format=csv", ifNoneMatch: tag));
@@ -150,6 +151,22 @@ public sealed class ListTests {
         await app.Private.DeleteAsync("/suppressed/d@example.com", Cancellation);
         Assert.True(tags.Add(await TagAsync()));
         Assert.Equal(200, await StatusAsync(app, "/suppressed?format=csv", ifNoneMatch: tag));
+    }
+
+    [Fact]
+    public async Task A_soft_bounce_that_suppresses_nobody_changes_no_tag() {
+        await using var app = await ReceiverApp.StartAsync(["Suppression:SoftBounceLimit=3"]);
+        using var before = await SendAsync(app, "/suppressed");
+        await app.PostAsync(app.Sns.Bounce("soft@example.com", type: "Transient", subType: "MailboxFull"));
+        Assert.Equal(304, await StatusAsync(app, "/suppressed", ifNoneMatch: before.Headers.ETag!.ToString()));
+    }
+
+    [Fact]
+    public async Task The_Link_header_is_the_same_question_for_the_page_after() {
+        await using var app = await OfThreeAsync();
+        await app.PostAsync(app.Sns.Bounce("d@example.com", "mail-3"));
+        using var response = await SendAsync(app, "/suppressed?limit=1&since=2026-01-01&reason=bounce&format=csv");
+        Assert.Equal("</suppressed?format=csv&reason=bounce&since=2026-01-01&limit=1&after=b@example.com>; rel=\"next\"", response.Headers.GetValues("Link").Single());
     }
 
     [Fact]
@@ -177,7 +194,7 @@ public sealed class ListTests {
     [Fact]
     public async Task For_SES_there_are_lines_of_address_and_BOUNCE_or_COMPLAINT_and_nothing_that_it_could_misread() {
         await using var app = await OfThreeAsync();
-        string[] odd = ["\"jane, doe\"@example.com", "jos\u00e9@example.com", "o'neil@example.com", "a@m\u00fcnchen.example", "+tag@example.com", new string('a', 400) + "@example.com"];
+        string[] odd = ["\"jane, doe\"@example.com", "jos\u00e9@example.com", "o'neil@example.com", "a@m\u00fcnchen.example", "+tag@example.com", "nobody", new string('a', 400) + "@example.com"];
         await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(odd)));
 
         Assert.Equal("+tag@example.com,BOUNCE\na@example.com,COMPLAINT\na@xn--mnchen-3ya.example,BOUNCE\nb@example.com,BOUNCE\n",
@@ -201,6 +218,7 @@ public sealed class ListTests {
     [InlineData("a;=1", "\"a;'=1\"")]
     [InlineData("a\n=1", "\"a\n'=1\"")]
     [InlineData("a=1", "a=1")]
+    [InlineData("say \"yes\"", "\"say \"\"yes\"\"\"")]
     [InlineData("say \"yes\", twice", "\"say \"\"yes\"\", twice\"")]
     public async Task In_CSV_nothing_runs_when_a_spreadsheet_opens_it(string note, string cell) {
         await using var app = await ReceiverApp.StartAsync();

@@ -35,6 +35,7 @@ public sealed class OpenApiTests {
                 Assert.All(operation.GetProperty("responses").EnumerateObject(), response =>
                     Assert.True(response.Value.GetProperty("description").GetString()!.Length > 1, $"{route} does not say what {response.Name} means"));
                 Assert.Contains(operation.GetProperty("responses").EnumerateObject(), response => response.Name[0] == '2');
+                Assert.False(operation.TryGetProperty("tags", out _), route + " has tags, which are names of classes");
             }
     }
 
@@ -104,6 +105,16 @@ public sealed class OpenApiTests {
         }
     }
 
+    [Theory]
+    [InlineData("GET /stats", "StatsReport")]
+    [InlineData("GET /status", "StatusReport")]
+    public async Task An_answer_of_a_type_has_its_schema(string route, string type) {
+        var (app, document) = await StartAsync();
+        await using (app)
+            Assert.Equal("#/components/schemas/" + type, Operations(document).Single(each => each.Route == route).Operation.GetProperty("responses")
+                .GetProperty("200").GetProperty("content").GetProperty("application/json").GetProperty("schema").GetProperty("$ref").GetString());
+    }
+
     static string Members(JsonElement json) => string.Join(' ', json.EnumerateObject().Select(member => member.Name));
 
     [Theory]
@@ -115,6 +126,8 @@ public sealed class OpenApiTests {
             var named = Operations(document).Single(each => each.Route == route).Operation.GetProperty("parameters").EnumerateArray()
                 .ToDictionary(parameter => parameter.GetProperty("name").GetString()!, parameter => parameter.GetProperty("example").GetString()!);
             named.Remove("by");
+            Assert.All(Operations(document).Single(each => each.Route == route).Operation.GetProperty("parameters").EnumerateArray(),
+                parameter => Assert.False(parameter.TryGetProperty("required", out var required) && required.GetBoolean()));
             string by = route == "GET /stats" ? "by=subject&" : "";
             foreach (var (name, example) in named)
                 Assert.Equal(200, await app.StatusAsync($"{route[4..]}?{by}{name}={Uri.EscapeDataString(example)}"));

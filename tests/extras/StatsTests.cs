@@ -161,6 +161,7 @@ public sealed class StatsTests {
     [InlineData("by=prevented&tag=a:b", "'tag' is no parameter here")]
     [InlineData("by=subject&after=01a1a0bee20086947da44f3d33fc2d4e", "'after' is no parameter here")]
     [InlineData("by=day&by=type", "by is given twice.")]
+    [InlineData("by=subject&since=2026-11-26&until=2026-11-25&limit=0", "limit must be a number")]
     public async Task What_cannot_be_right_is_400_and_named(string query, string why) {
         await using var app = await ReceiverApp.StartAsync();
         var (status, problem) = await app.GetAsync("/stats?" + query);
@@ -168,11 +169,35 @@ public sealed class StatsTests {
         Assert.StartsWith(why, problem.GetProperty("detail").GetString(), StringComparison.Ordinal);
     }
 
-    [Fact]
-    public async Task Since_after_today_asks_for_the_30_days_from_there() {
+    [Theory]
+    [InlineData("since=2027-01-01", "2027-01-01 2027-01-31")]
+    [InlineData("since=2026-11-25", "2026-11-25 2026-12-25")]
+    [InlineData("since=2026-11-24T01:00:00%2B01:00", "2026-11-24 2026-11-25")]
+    [InlineData("since=2026-11-24T01:00:00Z", "2026-11-24T01:00:00Z 2026-11-25")]
+    public async Task Without_until_a_range_ends_after_today_or_is_30_days(string query, string range) {
         await using var app = await ReceiverApp.StartAsync();
-        var report = (await app.GetAsync("/stats?by=subject&since=2027-01-01")).Json;
-        Assert.Equal(("2027-01-01", "2027-01-31"), (report.GetProperty("since").GetString(), report.GetProperty("until").GetString()));
+        var report = (await app.GetAsync("/stats?by=subject&" + query)).Json;
+        Assert.Equal(range, $"{report.GetProperty("since")} {report.GetProperty("until")}");
+    }
+
+    [Fact]
+    public async Task Without_a_limit_there_are_the_hundred_heaviest() {
+        await using var app = await WithAsync(FakeSns.SesBounce([.. Enumerable.Range(0, 101).Select(number => $"jane@shop{number}.example")]));
+        Assert.Equal(100, (await RowsAsync(app, "by=domain")).Length);
+    }
+
+    [Fact]
+    public async Task The_simulators_mail_is_other_whatever_came_of_it() {
+        await using var app = await WithAsync(Event("Bounce", "ooto@simulator.amazonses.com", "m1", type: "Transient", subType: "General"),
+            Event("Complaint", "complaint@simulator.amazonses.com", "m2", type: "not-spam"), Event("Complaint", "complaint@simulator.amazonses.com", "m3", type: "abuse"));
+        Assert.Equal(["2026-11-24 0 0 0 0 0 0 3"], await RowsAsync(app, "since=2026-11-24"));
+    }
+
+    [Fact]
+    public async Task Of_rows_with_as_many_bounces_and_complaints_that_with_more_mail_comes_first() {
+        await using var app = await WithAsync(Event("Delivery", "x@example.com", "m1", subject: "a few"), Event("Delivery", "y@example.com", "m2", subject: "many"),
+            Event("Delivery", "z@example.com", "m3", subject: "many"));
+        Assert.Equal(["many 0 2 0 0 0 0 0", "a few 0 1 0 0 0 0 0"], await RowsAsync(app, "by=subject"));
     }
 
     // ---- didYouMean
@@ -194,6 +219,8 @@ public sealed class StatsTests {
     [InlineData("yaho.com", "yahoo.com")]
     [InlineData("otulok.com", "outlook.com")]
     [InlineData("gmx.dd", "gmx.de")]
+    [InlineData("gmaill.comm", "gmail.com")]
+    [InlineData("ymail.con", "ymail.com")] // two from gmail.com
     public async Task An_unknown_address_at_a_slip_for_a_common_domain_has_a_suggestion(string domain, string meant) =>
         Assert.Equal([$"jane@{domain} jane@{meant} 1"], await SlipsAsync(Unknown("jane@" + domain)));
 
@@ -231,6 +258,15 @@ public sealed class StatsTests {
         Assert.Equal(["2026-11-22 0 0 0 0 1 0 1", "2026-11-21 0 0 1 1 0 0 0"], Rows(report));
         Assert.Equal(7, report.GetProperty("read").GetInt64());
         Assert.Equal(["2026-11-21 0 0 1 1 0 0 0"], await RowsAsync(app, "by=prevented&until=2026-11-22"));
+    }
+
+    [Fact]
+    public async Task However_many_there_are_each_counts_once_as_prevented() {
+        string[] many = [.. Enumerable.Range(0, 300).Select(number => $"a{number}@example.com")];
+        await using var app = await WithAsync(FakeSns.SesBounce(many, "m1", at: "2026-11-20T07:00:00Z"), FakeSns.SesBounce(many, "m2"));
+        var report = (await app.GetAsync("/stats?by=prevented")).Json;
+        Assert.Equal(["2026-11-24 0 0 300 0 0 0 0"], Rows(report));
+        Assert.Equal(600, report.GetProperty("read").GetInt64());
     }
 
     [Fact]
