@@ -350,7 +350,8 @@ static class Columns {
         }
         string? said = Of(Reasons), reason = ReasonOf(said, Of("origin"));
         // Bounces of Mailgun: address, code, error, created_at; of SendGrid: status, reason, email, created. Invalid addresses of SendGrid:
-        // reason, email, created. Its spam reports have an ip. Mailgun's unsubscribes have tags.
+        // reason, email, created. Its spam reports have an ip. Mailgun's unsubscribes have tags. As their APIs call them:
+        // documentation.mailgun.com (Bounces), postmarkapp.com/developer/api/suppressions-api, docs.sendgrid.com (Bounces API).
         string? list = names.Contains("code") || names.Contains("error") || names.Contains("status")
             || (said is not null && names.Contains("created"))
             ? global::Reason.Bounce : names.Contains("ip") ? global::Reason.Complaint

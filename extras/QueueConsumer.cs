@@ -173,9 +173,7 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
             options.Value.QueueUrl, body, clock.GetUtcNow().ToString("O"), SignatureVersion: "", Signature: "", SigningCertURL: "");
         try {
             using var document = JsonDocument.Parse(body);
-            var (json, at) = (document.RootElement, document.RootElement.Member("mail").Text("timestamp"));
-            if ((json.Text("eventType") ?? json.Text("notificationType")) is null) return null;
-            return Iso8601.Read(at) is null ? envelope : envelope with { Timestamp = at! };
+            return (document.RootElement.Text("eventType") ?? document.RootElement.Text("notificationType")) is null ? null : envelope;
         } catch (Exception e) when (e is JsonException or InvalidOperationException) { // the latter: half an emoji where the kind should be
             return SesEvent.Read(envelope).Validates ? envelope : null;
         }
