@@ -361,22 +361,21 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     // ---- Forgetting
 
-    /// <summary>Forgets a person: first what is known, under the locks of a commit; then every text that names them, by a scan of
-    /// the tables, which takes as long as they are large. To ask again finishes what was interrupted.</summary>
+    /// <summary>Forgets a person: first what is known, under the locks of a commit; then every text that names them, by a scan of the
+    /// tables, which takes as long as they are large; and their events last, so that to ask again finishes what was interrupted.</summary>
     public async Task<Commit> ForgetAsync(string address) {
         address = PreparedEntry.Clean(address);
         for (int attempt = 1; ; attempt++)
             try {
-                var names = await ForgetKnownAsync(address);
-                await ScrubAsync(names);
+                await ForgetKnownAsync(address);
+                await ForgetEventsAsync(address);
                 return Commit.Kept;
             } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException or Overtaken) {
                 if (attempt > 4 || !(IsConflict(e) || IsLost(e))) return Trouble(e);
                 if (!IsConflict(e)) source.Clear();
             }
     }
-    // Returns how the person is spelled in texts.
-    async Task<PersonNames> ForgetKnownAsync(string address) {
+    async Task ForgetKnownAsync(string address) {
         await using var connection = await source.OpenConnectionAsync();
         await using var transaction = await connection.BeginTransactionAsync(IsolationLevel.ReadCommitted);
         var batch = new PostgresBatch([PreparedEntry.Of(new Entry(default, Lift: new(address)))], 0, Alias);
@@ -386,35 +385,57 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             await batch.ReadInsertedAsync(reader);
         }
         if (!batch.LockedAll) throw new Overtaken();
-        var names = new List<string> { address };
-        foreach (var table in Sql.Tables)
-            names.AddRange(await ReadAsync(connection, $"delete from {table.Name} where email = $1 returning recipient",
-                row => row.GetString(0), [P(address)]));
         await using (var update = new NpgsqlBatch(connection)) {
             foreach (var command in batch.Forget(address, Alias(address))) update.BatchCommands.Add(command);
             await update.ExecuteNonQueryAsync();
         }
         await transaction.CommitAsync();
-        return new(names);
+    }
+    // What comes meanwhile is new, and stays.
+    async Task ForgetEventsAsync(string address) {
+        await using var connection = await source.OpenConnectionAsync();
+        var (events, spellings) = (new List<(string Table, Guid[] Ids)>(), new List<string> { address });
+        foreach (var table in Sql.Tables) {
+            var found = await ReadAsync(connection, $"select id, recipient from {table.Name} where email = $1",
+                row => (row.GetGuid(0), row.GetString(1)), [P(address)], patient: true);
+            events.Add((table.Name, [.. found.Select(each => each.Item1)]));
+            spellings.AddRange(found.Select(each => each.Item2));
+        }
+        var names = new PersonNames(spellings);
+        foreach (var (table, columns) in Sql.Texts) await ScrubAsync(connection, table, columns, names, address);
+        await ScrubKnownAsync(connection, names);
+        foreach (var (table, ids) in events)
+            await ReadAsync(connection, $"delete from {table} where id = any($1)", _ => 0, [P(ids)], patient: true);
     }
 
-    async Task ScrubAsync(PersonNames names) {
-        await using var connection = await source.OpenConnectionAsync();
-        foreach (var (table, column, isJson) in Sql.Texts)
-            for (var after = Guid.Empty; ;) {
-                var found = await ReadAsync(connection, Sql.Naming(table, column), row => (row.GetGuid(0), row.GetString(1)),
-                    [P(after), P(names.Patterns)], patient: true);
-                foreach (var (id, text) in found) {
-                    if ((isJson ? names.WithoutJson(text) : names.Without(text)) is var rest && rest == text) continue;
-                    // An envelope cannot be changed without breaking its signature, so its text goes; its id stays, to know a retry by.
-                    string? kept = table == "entries" ? null : rest;
-                    await ReadAsync(connection,
-                        $"update {table} set {column} = $2{(column == "mail" ? "::jsonb" : "")} where id = $1", _ => 0,
-                        [P(id), new NpgsqlParameter<string?> { TypedValue = kept, NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text }]);
-                }
-                if (found.Count < Page) break;
-                after = found[^1].Item1;
+    static async Task ScrubAsync(NpgsqlConnection connection, string table, string[] columns, PersonNames names, string address) {
+        for (var after = Guid.Empty; ;) {
+            var found = await ReadAsync(connection, Sql.Naming(table, columns),
+                row => (Id: row.GetGuid(0), Texts: columns.Select((_, i) => row.IsDBNull(i + 1) ? null : row.GetString(i + 1)).ToArray()),
+                [P(after), P(names.Patterns), P(address)], patient: true);
+            foreach (var (id, texts) in found) {
+                string?[] rest = [.. texts.Select((text, i) => text is null ? null : Sql.IsJson(columns[i]) ? names.WithoutJson(text) : names.Without(text))];
+                if (rest.SequenceEqual(texts)) continue;
+                // An envelope cannot be changed without breaking its signature, so its text goes; its id stays, to know a retry by.
+                if (table == "entries") rest = [null];
+                await ReadAsync(connection, Sql.Rewrite(table, columns), _ => 0, [P(id), .. rest.Select(PostgresBatch.Text)]);
             }
+            if (found.Count < Page) break;
+            after = found[^1].Id;
+        }
+    }
+    // What is known of others may quote the person. It is changed only as it was read; what a commit changes meanwhile is read again.
+    static async Task ScrubKnownAsync(NpgsqlConnection connection, PersonNames names) {
+        for (string after = ""; ;) {
+            var found = await ReadAsync(connection, Sql.NamingKnown, row => (Email: row.GetString(0), Json: row.GetString(1)),
+                [P(after), P(names.Patterns)], patient: true);
+            bool all = true;
+            foreach (var (email, json) in found)
+                if (PostgresBatch.KnownOf(json) is var known && names.Without(known) is var rest && rest != known)
+                    all &= await ReadAsync(connection, Sql.RewriteKnown, _ => 0, [P(email), P(PostgresBatch.JsonOf(rest)), P(json)]) is [_];
+            if (all && found.Count < Page) break;
+            if (all) after = found[^1].Email;
+        }
     }
 }
 
@@ -505,7 +526,7 @@ sealed class PostgresBatch {
     }
 
     public static Known KnownOf(string json) => json == "{}" ? Known.Nothing : JsonSerializer.Deserialize(json, SnsJson.Default.Known)!;
-    static string JsonOf(Known known) => JsonSerializer.Serialize(known, SnsJson.Lines.Known);
+    public static string JsonOf(Known known) => JsonSerializer.Serialize(known, SnsJson.Lines.Known);
     static NpgsqlParameter<T> P<T>(T value) => PostgresStore.P(value);
     static NpgsqlBatchCommand Command(string sql, params NpgsqlParameter[] parameters) {
         var command = new NpgsqlBatchCommand(sql);
@@ -654,7 +675,7 @@ sealed class PostgresBatch {
     public void Remember(ConcurrentDictionary<string, DateTimeOffset> seen) {
         foreach (var (key, at) in _toRemember) seen[key] = at;
     }
-    static NpgsqlParameter<string?> Text(string? text) => new() {
+    public static NpgsqlParameter<string?> Text(string? text) => new() {
         TypedValue = text is null ? null : PreparedEntry.Clean(text),
         NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text,
     };
@@ -672,6 +693,7 @@ sealed class PostgresBatch {
             SoftBecause = known.SoftBecause is null ? null : because,
             Event = null,
             Note = null,
+            DeliveredAt = default,
             DeliveredMails = null,
             SoftBounces = null,
         };
@@ -712,12 +734,13 @@ static class Sql {
         new("email_complaints", "complained_at", kind => kind == SesEvent.Complaint, [.. Common, ("mail", each => each.Mail)]),
         new("email_events", "at", kind => kind is not (SesEvent.Bounce or SesEvent.Complaint), [.. Common, ("kind", each => each.Kind)]),
     ];
-    /// <summary>Where somebody may be named: the column, and whether it is JSON.</summary>
-    public static readonly (string Table, string Column, bool IsJson)[] Texts = [
-        ("entries", "entry", true), ("unread", "message", true), ("email_bounces", "mail", true),
-        ("email_bounces", "detail", false), ("email_complaints", "mail", true),
-        ("email_complaints", "detail", false), ("email_events", "detail", false),
+    /// <summary>Where somebody may be named, besides `suppressions`. What makes an event's id, and the address, are left.</summary>
+    public static readonly (string Table, string[] Columns)[] Texts = [
+        ("entries", ["entry"]), ("unread", ["message"]),
+        .. Tables.Select(table => (table.Name, table.Texts.Select(text => text.Column)
+            .Except(["email", "kind", "type", "mail_id", "sns_message_id"]).ToArray())),
     ];
+    public static bool IsJson(string column) => column is "entry" or "message" or "tags" or "mail";
 
     public const string InsertEntries = """
         insert into entries (id, at, entry) select * from unnest($1::uuid[], $2::timestamptz[], $3::text[]) on conflict (id) do nothing returning id
@@ -745,8 +768,20 @@ static class Sql {
         insert into {table} as c ({(table == "totals" ? "name" : "key")}, shard, n) select key, $3, n from unnest($1::text[], $2::bigint[]) as each (key, n)
         on conflict ({(table == "totals" ? "name" : "key")}, shard) do update set n = c.n + excluded.n
         """;
-    public static string Naming(string table, string column) =>
-        $"select id, {column}::text from {table} where id > $1 and lower({column}::text) like any($2) order by id limit 1000";
+    /// <summary>Rows that may name somebody, but not their own.</summary>
+    public static string Naming(string table, string[] columns) {
+        string texts = string.Join(", ", columns.Select(column => column + "::text"));
+        return $"select id, {texts} from {table} where id > $1 and lower(concat_ws(' ', {texts})) like any($2) "
+            + $"{(columns.Length > 1 ? "and email <> $3 " : "")}order by id limit 1000";
+    }
+    public static string Rewrite(string table, string[] columns) => $"update {table} set {string.Join(", ",
+        columns.Select((column, i) => $"{column} = ${i + 2}{(column is "mail" or "tags" ? "::jsonb" : "")}"))} where id = $1";
+    public const string NamingKnown = """
+        select email, known::text from suppressions where email > $1 and lower(known::text) like any($2) order by email limit 1000
+        """, RewriteKnown = """
+        with changed as (update suppressions set known = $2::jsonb where email = $1 and known = $3::jsonb returning email)
+        insert into totals as c (name, shard, n) select 'version', 0, 1 from changed on conflict (name, shard) do update set n = c.n + 1 returning n
+        """;
 
     /// <summary>The newest events before a sort key, from one index for each table.</summary>
     public static (string Sql, NpgsqlParameter[] Parameters) Newest(EventQuery query, Guid highest, int count) {
@@ -862,20 +897,36 @@ static class PostgresSchema {
     }
 }
 
-/// <summary>How somebody is spelled, to be found in texts and taken out of them.</summary>
-sealed class PersonNames {
+/// <summary>How somebody is spelled, to be found in texts and taken out of them: as an address in whatever letters, percent-encoded, and
+/// as a bounce address carries it (jane=example.com); but not within somebody else's.</summary>
+sealed partial class PersonNames {
     readonly Regex _names;
     public PersonNames(IEnumerable<string> spellings) {
         string[] names = [.. spellings.Select(each => each.Trim().TrimEnd('>').Split('<')[^1].Trim().ToLowerInvariant())
-            .Where(each => each.Length > 0).Distinct()];
-        Patterns = Array.ConvertAll(names, name =>
-            '%' + name.Replace("\\", @"\\", Ordinal).Replace("%", @"\%", Ordinal).Replace("_", @"\_", Ordinal) + '%');
-        _names = new(
-            $@"(?<![\p{{L}}\p{{N}}._%+-])(?:{string.Join('|', names.Select(Regex.Escape))})(?![\p{{L}}\p{{N}}-]|\.[\p{{L}}\p{{N}}])",
+            .Where(each => each.Length > 0).SelectMany(Forms).Distinct()];
+        Patterns = [.. names.Select(name => $"%{Marks.Replace(name, "%")}%").Distinct(), @"%\\u00%"];
+        string all = string.Join('|', names.Select(name => Any(name, "@")).Select(name => $@"(?<![+-]|%2[bd]){name}")
+            .Concat(names.Where(name => name.Contains('@')).Select(name => Any(name, "="))));
+        _names = new($@"(?:(?<=%(?:2[0267bcdf]|3[abcdf]))|(?<![\p{{L}}\p{{N}}._%]))(?:{all})(?![\p{{L}}\p{{N}}_-]|\.[\p{{L}}\p{{N}}])",
             RegexOptions.IgnoreCase | RegexOptions.CultureInvariant, TimeSpan.FromSeconds(5));
     }
-    /// <summary>For LIKE, on lower case.</summary>
+    static IEnumerable<string> Forms(string name) {
+        int domain = name.LastIndexOf('@') + 1;
+        string unicode = name;
+        try { unicode = name[..domain] + new IdnMapping().GetUnicode(name, domain); } catch (ArgumentException) { } // no such domain, then
+        return [name, unicode, name.Normalize(NormalizationForm.FormD), unicode.Normalize(NormalizationForm.FormD)];
+    }
+    static string Any(string name, string at) => string.Concat(name.EnumerateRunes().Select(rune => rune.ToString()).Select(each =>
+        each.Length == 1 && char.IsAsciiLetterOrDigit(each[0]) ? each
+            : each == "@" && at == "=" ? "(?:=|%3d)" : $"(?:{Regex.Escape(each)}|{Regex.Escape(Uri.EscapeDataString(each))})"));
+    /// <summary>For LIKE, on lower case: what lies between the letters may be spelled in any way, and JSON may spell the letters so, too.</summary>
     public string[] Patterns { get; }
+    public Known Without(Known known) => known with {
+        Because = known.Because is { } because ? Without(because) : null,
+        SoftBecause = known.SoftBecause is { } soft ? Without(soft) : null,
+        Note = known.Note is { } note ? Without(note) : null,
+    };
+    [GeneratedRegex("[^a-z0-9]+")] static partial Regex Marks { get; }
     public string Without(string text) => _names.Replace(text, "forgotten");
     /// <summary>The same in every string of a JSON text, and in JSON within such a string. What names nobody is left as it is.</summary>
     public string WithoutJson(string text) {
@@ -895,7 +946,8 @@ sealed class PersonNames {
         switch (node) {
             case JsonObject members:
                 foreach (string name in members.Select(member => member.Key).ToArray())
-                    if (members[name] is { } member && Walk(member, ref changed) is var other && !ReferenceEquals(member, other))
+                    if (Without(name) != name) changed = members.Remove(name);
+                    else if (members[name] is { } member && Walk(member, ref changed) is var other && !ReferenceEquals(member, other))
                         members[name] = other;
                 break;
             case JsonArray elements:

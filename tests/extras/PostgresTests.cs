@@ -226,6 +226,71 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(*) from suppressions where email like 'forgotten:%'"));
     }
 
+    [Fact]
+    public async Task Somebody_forgotten_is_in_no_text_of_anybody_else_however_it_is_spelled_there() {
+        const string person = "jane.doe+news@m\u00fcnchen.example";
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database, "Suppression:SoftBounceLimit=1");
+        string Said(string sesEvent, string from, string to) => app.Sns.Signed(sesEvent.Replace(from, to, StringComparison.Ordinal));
+        string Joes(int mail, string from, string to) => Said(FakeSns.SesBounce([Joe], $"mail-{mail}"), from, to);
+        string escaped = string.Concat(person.Select(each => $"\\u{(int)each:x4}"));
+        string[] bodies = [
+            app.Sns.Signed(FakeSns.SesBounce([$"Jane <{person}>"])),
+            Joes(1, "Your offers", "For Jane.Doe+News@M\u00dcNCHEN.example, janexdoe+news@m\u00fcnchen.example, mary.jane.doe+news@m\u00fcnchen.example"),
+            Joes(2, "news@shop", "bounce+jane.doe+news=xn--mnchen-3ya.example@shop"),
+            Joes(3, "november", person),
+            Joes(4, "\"campaign\"", "\"jane.doe+news@mu\u0308nchen.example\""),
+            Joes(5, "\"commonHeaders\"", "\"headers\":[{\"name\":\"X\",\"value\":\"u?e%3Djane.doe%2Bnews%40xn--mnchen-3ya.example\"}],\"commonHeaders\""),
+            Joes(6, "5.1.1 user unknown", $"forwarded to <{escaped}>"),
+            Joes(7, "\"joe@example.com\"", $"\"\\\"{person}\\\" <joe@example.com>\""),
+            Joes(8, "\"source\"", $"\"first\":1,\"first\":\"{person}\",\"source\""),
+            Said(FakeSns.SesBounce(["ann@example.com"], "mail-9", "Transient", "MailboxFull"), "user unknown", person),
+            Said(FakeSns.SesComplaint(["eve@example.com"], "mail-10"), "Your offers", person),
+            Said(FakeSns.SesDelivery("eve@example.com", "mail-11"), "2.0.0 OK", person),
+            app.Sns.Signed($"{{\"to\":\"{escaped}\"}}")];
+        foreach (string body in bodies) Assert.Equal(200, (await app.PostAsync(body)).Status);
+        await CommitAsync(app, Manual("max@example.com", app.Clock.GetUtcNow(), $"the same as {person}, says he"));
+        string version = await Store(app).SuppressionsVersionAsync();
+        string[] joes = [.. (await app.HistoryAsync(Joe)).Select(each => each.GetProperty("id").GetString()!)];
+
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Address.Key(person)));
+
+        string dump = string.Join('\n', await DumpAsync(database)).Replace("mary.jane.doe", "mary", StringComparison.OrdinalIgnoreCase);
+        Assert.DoesNotMatch(@"(?i)jane\.doe|u006a|\bjane\b", dump);
+        Assert.Contains("For forgotten, janexdoe+news@m\u00fcnchen.example, mary+news@m\u00fcnchen.example", dump, StringComparison.Ordinal);
+        Assert.Equal(joes, (await app.HistoryAsync(Joe)).Select(each => each.GetProperty("id").GetString()));
+        Assert.NotEqual(version, await Store(app).SuppressionsVersionAsync());
+        var known = await Store(app).FindAsync([Joe, "ann@example.com", "eve@example.com", "max@example.com", Address.Key(person)]);
+        Assert.Equal(["bounce", "soft-bounces", "complaint", "manual", "bounce"], known!.Select(each => each.Reason));
+        Assert.Equal("the same as forgotten, says he", known![3].Note);
+        string history = (await app.GetAsync("/history/" + Joe)).Json.GetRawText();
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Address.Key(person)));
+        Assert.Equal(history, (await app.GetAsync("/history/" + Joe)).Json.GetRawText());
+    }
+
+    [Fact]
+    public async Task What_could_not_be_forgotten_is_when_it_is_asked_again_even_of_somebody_not_suppressed() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database, "Suppression:SoftBounceLimit=3");
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane)));
+        await PostgresCluster.ExecuteAsync(database, """
+            create function refuse() returns trigger language plpgsql as 'begin raise exception using errcode = ''53100''; end';
+            create trigger refuse before update on entries for each row execute function refuse();
+            """);
+        async Task<int> ForgetAsync() {
+            using var response = await app.Private.DeleteAsync("/history/" + Jane, TestContext.Current.CancellationToken);
+            return (int)response.StatusCode;
+        }
+        Assert.Equal(503, await ForgetAsync());
+        await PostgresCluster.ExecuteAsync(database, "drop trigger refuse on entries");
+
+        Assert.Equal(204, await ForgetAsync());
+
+        Assert.DoesNotContain(Jane, string.Join('\n', await DumpAsync(database)), StringComparison.Ordinal);
+        Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select count(*) from suppressions"));
+        Assert.Equal(404, await ForgetAsync());
+    }
+
     static async Task<string[]> DumpAsync(string database) {
         string[] tables = await PostgresCluster.QueryAsync(database,
             "select tablename from pg_tables where schemaname = 'public' order by 1");
