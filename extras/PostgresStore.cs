@@ -135,7 +135,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             or PostgresErrorCodes.FeatureNotSupported // a stale plan
     };
     static bool IsLost(Exception e) => e is NpgsqlException
-        and not PostgresException { SqlState: not ("57P01" or "57P02" or "57P03") and [not '0', ..] };
+        and not PostgresException { SqlState: not ("57P01" or "57P02" or "57P03" or ReadOnly) and [not '0', ..] };
+    const string ReadOnly = PostgresErrorCodes.ReadOnlySqlTransaction; // connected before a failover, to what is now the standby
     // Not the entry's fault: everything but data exceptions, limits of a row, and what never got as far as the server.
     static bool IsOfTheServer(Exception e) => e is Overtaken or TimeoutException or IOException or OperationCanceledException
         or (NpgsqlException and not PostgresException { SqlState: ['2', '2' or '3', ..] or ['5', '4', ..] });
@@ -212,8 +213,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     public async Task<bool> IsWritableAsync() {
         try {
-            var answer = await ReadAsync("select current_setting('transaction_read_only') = 'off'", row => row.GetBoolean(0));
-            return answer is [true];
+            for (bool again = true; ; again = false) {
+                var answer = await ReadAsync("select current_setting('transaction_read_only') = 'off'", row => row.GetBoolean(0));
+                if (answer is [true] || !again) return answer is [true];
+                source.Clear(); // the others may be of yesterday's server, too
+            }
         } catch (Unavailable) { return false; }
     }
     /// <summary>At once: what is committed can be read.</summary>
@@ -414,7 +418,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 row => (Id: row.GetGuid(0), Texts: columns.Select((_, i) => row.IsDBNull(i + 1) ? null : row.GetString(i + 1)).ToArray()),
                 [P(after), P(names.Patterns), P(address)], patient: true);
             foreach (var (id, texts) in found) {
-                string?[] rest = [.. texts.Select((text, i) => text is null ? null : Sql.IsJson(columns[i]) ? names.WithoutJson(text) : names.Without(text))];
+                string?[] rest = [.. texts.Select((text, i) =>
+                    text is null ? null : Sql.IsJson(columns[i]) ? names.WithoutJson(text) : names.Without(text))];
                 if (rest.SequenceEqual(texts)) continue;
                 // An envelope cannot be changed without breaking its signature, so its text goes; its id stays, to know a retry by.
                 if (table == "entries") rest = [null];
@@ -919,7 +924,7 @@ sealed partial class PersonNames {
     static string Any(string name, string at) => string.Concat(name.EnumerateRunes().Select(rune => rune.ToString()).Select(each =>
         each.Length == 1 && char.IsAsciiLetterOrDigit(each[0]) ? each
             : each == "@" && at == "=" ? "(?:=|%3d)" : $"(?:{Regex.Escape(each)}|{Regex.Escape(Uri.EscapeDataString(each))})"));
-    /// <summary>For LIKE, on lower case: what lies between the letters may be spelled in any way, and JSON may spell the letters so, too.</summary>
+    /// <summary>For LIKE, on lower case: what lies between the letters may be spelled in any way, and JSON may spell the letters so.</summary>
     public string[] Patterns { get; }
     public Known Without(Known known) => known with {
         Because = known.Because is { } because ? Without(because) : null,

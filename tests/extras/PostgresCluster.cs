@@ -5,7 +5,7 @@ using Npgsql;
 [assembly: AssemblyFixture(typeof(PostgresCluster))]
 
 /// <summary>A PostgreSQL of our own on a free port of this machine, made by the first test that wants it and ended with the run. Each
-/// test has a database of its own. fsync is on.</summary>
+/// test has a database of its own.</summary>
 public sealed class PostgresCluster : IAsyncDisposable {
     static readonly string? Bin = new[] { Environment.GetEnvironmentVariable("PATH") ?? "" }
         .SelectMany(path => path.Split(Path.PathSeparator))
@@ -20,6 +20,8 @@ public sealed class PostgresCluster : IAsyncDisposable {
     readonly int _port = Moto.FreePort();
     Process? _server;
     int _databases;
+
+    public string Fsync { get; init; } = "on";
 
     /// <summary>The superuser's connection string to a new database. Skips the test where there is no PostgreSQL.</summary>
     public async Task<string> NewDatabaseAsync() {
@@ -55,7 +57,7 @@ public sealed class PostgresCluster : IAsyncDisposable {
     public async Task StartAsync() {
         _server = Process.Start(Start("postgres", "-D", _folder,
             "-p", _port.ToString(CultureInfo.InvariantCulture), "-c", "listen_addresses=127.0.0.1",
-            "-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "fsync=on"))!;
+            "-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "fsync=" + Fsync))!;
         _server.OutputDataReceived += (_, _) => { };
         _server.ErrorDataReceived += (_, _) => { };
         _server.BeginOutputReadLine();

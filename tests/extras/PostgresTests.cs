@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Text.Json;
 using Microsoft.Extensions.DependencyInjection;
+using Npgsql;
 
 /// <summary>The same facts, against PostgreSQL.</summary>
 public sealed class PostgresContractTests(PostgresCluster cluster) : StoreContractTests {
@@ -152,16 +153,28 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
-    public async Task A_read_only_server_keeps_nothing_and_is_not_healthy_but_look_ups_go_on() {
-        string database = await cluster.NewDatabaseAsync();
-        await using (var app = await StartAsync(database)) await app.PostAsync(app.Sns.Bounce(Jane));
-        await using var standby = await StartAsync(database);
-        await PostgresCluster.ExecuteAsync(database, $"alter database {database.Split('=')[^1]} set default_transaction_read_only = on");
-        await PostgresCluster.ExecuteAsync(cluster.For("postgres"),
-            $"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database.Split('=')[^1]}'");
-        Assert.Equal(503, (await standby.PostAsync(standby.Sns.Bounce(Joe))).Status);
-        Assert.Equal(503, (int)(await standby.Webhook.GetAsync("/health", TestContext.Current.CancellationToken)).StatusCode);
-        Assert.Equal(200, await standby.StatusAsync("/suppressed/" + Jane));
+    public async Task A_read_only_server_keeps_nothing_and_is_not_healthy_but_look_ups_go_on_and_no_restart_is_needed_afterwards() {
+        string database = await cluster.NewDatabaseAsync(), name = database.Split('=')[^1];
+        // As after a failover to a standby. What connected before stays as it was, so connections must go, too.
+        Task ReadOnlyAsync(string value) => PostgresCluster.ExecuteAsync(cluster.For("postgres"),
+            $"alter database {name} set default_transaction_read_only = {value}");
+        await using var app = await StartAsync(database);
+        Task<HttpResponseMessage> HealthAsync() => app.Webhook.GetAsync("/health", TestContext.Current.CancellationToken);
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        foreach (bool healthFirst in (bool[])[true, false]) {
+            string body = app.Sns.Bounce(Joe, $"mail-{healthFirst}");
+            await ReadOnlyAsync("on");
+            await PostgresCluster.ExecuteAsync(cluster.For("postgres"),
+                $"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
+            Assert.Equal(503, (await app.PostAsync(body)).Status);
+            Assert.Equal(503, (int)(await HealthAsync()).StatusCode);
+            Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
+            Assert.Single(await app.HistoryAsync(Jane));
+            await ReadOnlyAsync("off");
+            if (healthFirst) Assert.Equal(200, (int)(await HealthAsync()).StatusCode); // or a balancer would never send anything
+            Assert.Equal(200, (await app.PostAsync(body)).Status);
+        }
+        Assert.Equal(2, (await app.HistoryAsync(Joe)).Length);
     }
 
     [Fact]
@@ -236,11 +249,13 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         string escaped = string.Concat(person.Select(each => $"\\u{(int)each:x4}"));
         string[] bodies = [
             app.Sns.Signed(FakeSns.SesBounce([$"Jane <{person}>"])),
-            Joes(1, "Your offers", "For Jane.Doe+News@M\u00dcNCHEN.example, janexdoe+news@m\u00fcnchen.example, mary.jane.doe+news@m\u00fcnchen.example"),
+            Joes(1, "Your offers",
+                "For Jane.Doe+News@M\u00dcNCHEN.example, janexdoe+news@m\u00fcnchen.example, mary.jane.doe+news@m\u00fcnchen.example"),
             Joes(2, "news@shop", "bounce+jane.doe+news=xn--mnchen-3ya.example@shop"),
             Joes(3, "november", person),
             Joes(4, "\"campaign\"", "\"jane.doe+news@mu\u0308nchen.example\""),
-            Joes(5, "\"commonHeaders\"", "\"headers\":[{\"name\":\"X\",\"value\":\"u?e%3Djane.doe%2Bnews%40xn--mnchen-3ya.example\"}],\"commonHeaders\""),
+            Joes(5, "\"commonHeaders\"",
+                "\"headers\":[{\"name\":\"X\",\"value\":\"u?e%3Djane.doe%2Bnews%40xn--mnchen-3ya.example\"}],\"commonHeaders\""),
             Joes(6, "5.1.1 user unknown", $"forwarded to <{escaped}>"),
             Joes(7, "\"joe@example.com\"", $"\"\\\"{person}\\\" <joe@example.com>\""),
             Joes(8, "\"source\"", $"\"first\":1,\"first\":\"{person}\",\"source\""),
@@ -291,6 +306,39 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(404, await ForgetAsync());
     }
 
+    [Fact]
+    public async Task Without_its_old_entry_a_retry_is_known_by_its_events_and_of_somebody_forgotten_it_is_news() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database, "Suppression:SoftBounceLimit=2");
+        string[] bodies = [app.Sns.Bounce(Joe), app.Sns.Signed(FakeSns.SesDelivery(Joe)), app.Sns.Bounce("ann@example.com", "mail-2", "Transient"),
+            app.Sns.Signed("The shop is back"), app.Sns.Signed(FakeSns.SesComplaint([Jane, Joe], "mail-3"))];
+        async Task<string[]> PostAllAsync() {
+            foreach (string body in bodies) Assert.Equal(200, (await app.PostAsync(body)).Status);
+            return [.. await PostgresCluster.QueryAsync(database, "select key, sum(n)::bigint from daily group by key order by key"),
+                .. await PostgresCluster.QueryAsync(database, "select count(*), (select sum(n) from totals where name = 'suppressed') from unread")];
+        }
+        Task DeleteAsync() => PostgresCluster.ExecuteAsync(database, "delete from entries where at < timestamptz '2027-01-01'");
+        string[] counts = await PostAllAsync();
+        Assert.Equal("1 2", counts[^1]);
+        await DeleteAsync();
+        Assert.Equal(counts, await PostAllAsync());
+        Assert.Equal(404, await app.StatusAsync("/suppressed/ann@example.com"));
+        Assert.Equal(["5"], await PostgresCluster.QueryAsync(database, "select count(*) from entries"));
+
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+        Assert.Equal(counts, await PostAllAsync());
+        Assert.Empty(await app.HistoryAsync(Jane));
+        await DeleteAsync();
+        string[] more = Array.ConvertAll(counts, line => line.Replace("Complaint|abuse| 2", "Complaint|abuse| 3", StringComparison.Ordinal));
+        Assert.NotEqual(counts, more);
+        Assert.Equal(more, await PostAllAsync());
+
+        Assert.Equal("mail-3", Assert.Single(await app.HistoryAsync(Jane)).GetProperty("mailId").GetString());
+        Assert.Equal([Joe], await SuppressionsAsync(app));
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+        Assert.DoesNotContain(Jane, string.Join('\n', await DumpAsync(database)), StringComparison.Ordinal);
+    }
+
     static async Task<string[]> DumpAsync(string database) {
         string[] tables = await PostgresCluster.QueryAsync(database,
             "select tablename from pg_tables where schemaname = 'public' order by 1");
@@ -299,6 +347,148 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         foreach (string table in tables)
             rows.AddRange(await PostgresCluster.QueryAsync(database, $"select row_to_json(t)::text from {table} as t"));
         return [.. rows];
+    }
+
+    /// <summary>Another's transaction: its first statement, and the rest once a receiver waits for it, by so many connections.</summary>
+    static async Task WhileOneWaitsAsync(string database, string first, Func<Task> receiver, string then, bool commits, int count = 1) {
+        await using var other = new NpgsqlConnection(database + ";Pooling=false");
+        await other.OpenAsync(TestContext.Current.CancellationToken);
+        async Task RunAsync(string sql) {
+            await using var command = new NpgsqlCommand(sql, other);
+            await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+        }
+        await RunAsync("begin; set local lock_timeout = '2s'; " + first);
+        var waiting = receiver();
+        await Eventually.TrueAsync(async () => (await PostgresCluster.QueryAsync(database,
+            "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'")).Length == count);
+        await RunAsync(then);
+        await RunAsync(commits ? "commit" : "rollback");
+        await waiting;
+    }
+
+    [Theory]
+    [InlineData("entries", true)]
+    [InlineData("email_bounces", true)]
+    [InlineData("suppressions", true)]
+    [InlineData("suppressions", false)]
+    [InlineData("daily", true)]
+    [InlineData("hourly", false)]
+    public async Task Whoever_waits_for_the_first_row_of_a_table_holds_none_of_the_others(string table, bool new_) {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        string[] bodies = [.. Enumerable.Range(0, 12).Select(number =>
+            app.Sns.Bounce($"a{number}@example.com", $"mail-{number}", "Permanent", "Sub" + number, $"2026-11-24T{number:00}:00:00Z"))];
+        foreach (string body in bodies.Reverse()) Assert.Equal(200, (await app.PostAsync(body)).Status);
+        var entries = (await PostgresCluster.QueryAsync(database, "select entry from entries order by id desc"))
+            .Select(line => PreparedEntry.Of(Entry.Read(System.Text.Encoding.UTF8.GetBytes(line))!)).ToList();
+        string key = table switch { "suppressions" => "email", "daily" or "hourly" => "key", _ => "id" };
+        await PostgresCluster.ExecuteAsync(database, $"""
+            create table saved as select * from {table};
+            delete from entries; delete from email_bounces; delete from email_complaints; {(new_ ? $"delete from {table}" : "")}
+            """);
+        string first = $"(select {key} from saved order by {key} limit 1)";
+
+        await WhileOneWaitsAsync(database,
+            new_ ? $"insert into {table} select * from saved where {key} = {first}" : $"select from {table} where {key} = {first} for update",
+            async () => Assert.Equal(Commit.Kept, await app.Services.GetRequiredService<PostgresStore>().KeepAsync(entries)),
+            new_ ? $"insert into {table} select * from saved where {key} <> {first}" : $"select from {table} for update", commits: false);
+    }
+
+    [Fact]
+    public async Task What_comes_while_its_person_is_forgotten_is_judged_under_the_hash() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        string alias = app.Services.GetRequiredService<PostgresStore>().Alias(Jane), condition = $"from suppressions where email = '{Jane}'";
+
+        await WhileOneWaitsAsync(database, $"select {condition} for update",
+            async () => Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane], "mail-2")))).Status),
+            $"insert into suppressions select '{alias}', reason, since, known {condition}; delete {condition}", commits: true);
+
+        Assert.Equal("complaint", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
+        Assert.Equal([alias + " complaint"], await PostgresCluster.QueryAsync(database, "select email, reason from suppressions"));
+        Assert.DoesNotContain("cannot be used", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task After_a_restart_of_the_server_nobody_is_told_of_the_dead_connections() {
+        await using var own = new PostgresCluster();
+        string database = await own.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        Func<Task<int>>[] asks = [async () => (await app.PostAsync(app.Sns.Bounce(Jane))).Status, () => app.StatusAsync("/suppressed/" + Jane)];
+        foreach (var ask in asks) {
+            // Eight connections at once, all of which are idle afterwards.
+            await WhileOneWaitsAsync(database, "lock table email_bounces",
+                () => Task.WhenAll(Enumerable.Range(0, 8).Select(_ => app.HistoryAsync(Jane))), "select 1", commits: false, count: 8);
+            await own.StopAsync(immediate: false);
+            await own.StartAsync();
+            Assert.Equal(200, await ask());
+        }
+        Assert.DoesNotContain("cannot be used", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_PostgreSQL_will_not_have_in_any_form_is_not_acknowledged_and_what_came_with_it_is_kept() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await PostgresCluster.ExecuteAsync(database, """
+            create function refuse() returns trigger language plpgsql as 'begin raise exception using errcode = ''22000''; end';
+            create trigger refuse before insert on entries for each row when (new.entry like '%poison%') execute function refuse();
+            """);
+        string bad = app.Sns.Bounce("poison@example.com", "mail-1"), good = app.Sns.Bounce(Jane);
+        Assert.Equal((503, 200), ((await app.PostAsync(bad)).Status, (await app.PostAsync(good)).Status));
+        PreparedEntry[] both = [PreparedEntry.Of(Manual("poison@example.com", app.Clock.GetUtcNow())),
+            PreparedEntry.Of(Manual(Joe, app.Clock.GetUtcNow()))];
+        Assert.Equal(Commit.Unwritable, await app.Services.GetRequiredService<PostgresStore>().KeepAsync(both));
+        Assert.Equal([Jane, Joe], (await SuppressionsAsync(app)).Order());
+        await PostgresCluster.ExecuteAsync(database, "drop trigger refuse on entries");
+        Assert.Equal(200, (await app.PostAsync(bad)).Status);
+        Assert.Equal(200, await app.StatusAsync("/suppressed/poison@example.com"));
+    }
+
+    [Theory]
+    [InlineData("22P02")]
+    [InlineData("23514")]
+    [InlineData("54001")]
+    public async Task What_PostgreSQL_refuses_is_kept_as_text_else_as_unread(string code) {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await PostgresCluster.ExecuteAsync(database, $"""
+            create function refuse() returns trigger language plpgsql as 'begin raise exception using errcode = ''{code}''; end';
+            create trigger refuse before insert on email_bounces for each row
+            when (jsonb_typeof(new.mail) = 'object' or new.email = '{Joe}') execute function refuse();
+            """);
+        foreach (string address in (string[])[Jane, Joe]) Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(address, address))).Status);
+        Assert.Equal([Jane + " string"], await PostgresCluster.QueryAsync(database, "select email, jsonb_typeof(mail) from email_bounces"));
+        Assert.Equal([$"PostgreSQL cannot hold it ({code})"], await PostgresCluster.QueryAsync(database, "select why from unread"));
+        Assert.Equal([Jane], await SuppressionsAsync(app));
+    }
+
+    [Fact]
+    public async Task When_too_much_waits_that_is_said_and_nothing_of_what_waits_is_lost() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        Task<Commit>[] waiting = [];
+        await WhileOneWaitsAsync(database, "lock table entries", async () => {
+            waiting = [.. Enumerable.Range(0, 12_000).Select(number => Store(app).CommitAsync(Manual(Joe, app.Clock.GetUtcNow(), $"{number}")))];
+            Assert.Equal((503, "too much is waiting"), await app.PostAsync(app.Sns.Bounce(Jane)));
+        }, "select 1", commits: false);
+
+        var commits = await Task.WhenAll(waiting);
+
+        Assert.InRange(commits.Count(commit => commit == Commit.Kept), 10_000, 11_000);
+        Assert.DoesNotContain(Commit.Unwritable, commits);
+        Assert.Equal([$"{commits.Count(commit => commit == Commit.Kept)}"],
+            await PostgresCluster.QueryAsync(database, "select count(*) from entries"));
+        await app.StopAsync();
+        Assert.Equal(Commit.Unwritable, await Store(app).CommitAsync(Manual(Jane, app.Clock.GetUtcNow())));
+    }
+
+    [Fact]
+    public async Task A_server_without_fsync_is_reported() {
+        await using var own = new PostgresCluster { Fsync = "off" };
+        await using var app = await StartAsync(await own.NewDatabaseAsync());
+        Assert.StartsWith("fsync is off", Assert.Single((await Store(app).StateAsync()).Findings), StringComparison.Ordinal);
     }
 
     [Fact]
