@@ -357,7 +357,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
             await using var command = new NpgsqlCommand(sql, other);
             await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
         }
-        await RunAsync("begin; set local lock_timeout = '2s'; " + first);
+        await RunAsync("begin; set local deadlock_timeout = '1ms'; " + first);
         var waiting = receiver();
         await Eventually.TrueAsync(async () => (await PostgresCluster.QueryAsync(database,
             "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'")).Length == count);
@@ -489,6 +489,37 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await using var own = new PostgresCluster { Fsync = "off" };
         await using var app = await StartAsync(await own.NewDatabaseAsync());
         Assert.StartsWith("fsync is off", Assert.Single((await Store(app).StateAsync()).Findings), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_jsonb_and_text_cannot_hold_is_replaced_and_the_rest_stays_JSON() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce([Jane]).Replace("november", @"nov\u0000ember \ud83d\ude00 \\u0000", StringComparison.Ordinal)));
+        Assert.Equal(["object nov\ufffdember \ud83d\ude00 \\u0000"], await PostgresCluster.QueryAsync(database,
+            "select jsonb_typeof(mail), tags -> 'campaign' ->> 0 from email_bounces"));
+        await CommitAsync(app, Manual("half\ud83d@example.com", app.Clock.GetUtcNow(), "half \ud83d"));
+        var known = await Store(app).FindAsync(["half\ud83d@example.com"]);
+        Assert.Equal("half \ufffd", Assert.Single(known!).Note);
+    }
+
+    [Fact]
+    public async Task A_topic_is_written_once_a_second_but_a_confirmation_or_its_end_at_once() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        async Task<string> RowAfterAsync(string body) {
+            Assert.Equal(200, (await app.PostAsync(body)).Status);
+            return Assert.Single(await PostgresCluster.QueryAsync(database, "select xmin, unsubscribed_at is not null from subscriptions"));
+        }
+        string first = await RowAfterAsync(app.Sns.Bounce(Jane));
+        Assert.Equal(first, await RowAfterAsync(app.Sns.Bounce(Joe)));
+        app.Clock.Advance(TimeSpan.FromSeconds(0.999));
+        Assert.Equal(first, await RowAfterAsync(app.Sns.Bounce(Joe, "mail-2")));
+        app.Clock.Advance(TimeSpan.FromSeconds(0.001));
+        string second = await RowAfterAsync(app.Sns.Bounce(Joe, "mail-3"));
+        Assert.NotEqual(first, second);
+        Assert.EndsWith("False", second, StringComparison.Ordinal);
+        Assert.EndsWith("True", await RowAfterAsync(app.Sns.Sign(app.Sns.Confirmation("UnsubscribeConfirmation"))), StringComparison.Ordinal);
     }
 
     [Fact]
