@@ -170,7 +170,14 @@ public sealed partial class HookTests {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return await ErrandsAsync() == $$"""[{"name":"hook","state":"failing","lagSeconds":{{(app.Clock.GetUtcNow() - lag).TotalSeconds}}}]""";
         });
-        endpoint.Answer = _ => Task.CompletedTask;
+        await BounceAsync(app, "last");
+        var last = new TaskCompletionSource();
+        endpoint.Answer = _ => endpoint.Told.Count < 2 ? Task.CompletedTask : last.Task;
+        await Until.TrueAsync(async () => {
+            if (endpoint.Told.Count < 2) app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return (await ErrandsAsync()).Contains("telling", StringComparison.Ordinal);
+        });
+        last.SetResult();
         await Until.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return await ErrandsAsync() == """[{"name":"hook","state":"told","lagSeconds":0}]""";
@@ -252,6 +259,54 @@ public sealed partial class HookTests {
         });
         for (int i = 0; i < pauses.Length; i++) Assert.InRange(pauses[i], Math.Min(1 << i, 3600) / 2.0, Math.Min(1 << i, 3600));
         Assert.Contains(pauses, pause => pause != Math.Floor(pause));
+    }
+
+    [Fact]
+    public async Task The_same_change_at_another_time_has_another_id() {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+        for (int i = 0; i < 2; i++) {
+            using (var put = await app.Private.PutAsync("/suppressed/jane@example.com", null, TestContext.Current.CancellationToken)) { }
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            using (var lifted = await app.Private.DeleteAsync("/suppressed/jane@example.com", TestContext.Current.CancellationToken)) { }
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+        }
+        await ToldAsync(app, endpoint, 4);
+        Assert.Equal(["added", "lifted", "added", "lifted"], endpoint.Told.Select(told => told.Type.Split('.')[1]));
+    }
+
+    [Fact]
+    public async Task Where_an_older_journal_was_put_back_what_changes_from_then_on_is_told() {
+        string folder = Lines.FolderOfBounces(3);
+        File.WriteAllText(Path.Combine(folder, "journal", "hook.position"), $"{long.MaxValue:D20}\n");
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint, folder);
+        await BounceAsync(app, "new");
+        await ToldAsync(app, endpoint, 1);
+        Assert.Equal(["new"], Names(endpoint));
+    }
+
+    [Fact]
+    public async Task After_a_success_the_first_pause_is_a_second_again() {
+        await using var endpoint = await Endpoint.StartAsync();
+        endpoint.Answer = Endpoint.Status(500);
+        await using var app = await StartAsync(endpoint);
+        double[] Pauses() => [.. Pause().Matches(app.Log.Text).Select(match => double.Parse(match.Groups[1].Value, CultureInfo.InvariantCulture))];
+        await BounceAsync(app, "a");
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return Pauses().Length == 4;
+        });
+        endpoint.Answer = _ => Task.CompletedTask;
+        await ToldAsync(app, endpoint, 1);
+        endpoint.Answer = Endpoint.Status(500);
+        int failed = Pauses().Length;
+        await BounceAsync(app, "b");
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return Pauses().Length > failed;
+        });
+        Assert.InRange(Pauses()[failed], 0.5, 1);
     }
 
     [Fact]
@@ -347,8 +402,14 @@ public sealed partial class HookTests {
         string alias = "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, "jane@example.com"u8));
         await using var app = await StartAsync(endpoint, folder);
         await BounceAsync(app, "jane");
+        Task IsAsync(string state) => Until.TrueAsync(async () => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return (await app.GetAsync("/status")).Json.GetProperty("errands")[0].Text("state") == state;
+        });
+        await IsAsync("failing");
         var store = app.Services.GetRequiredService<IFeedbackStore>();
         await store.CommitAsync(new Entry(app.Clock.GetUtcNow(), Forget: new(alias, new Known(Reason.Bounce, app.Clock.GetUtcNow()))));
+        await IsAsync("told");
         using (var lifted = await app.Private.DeleteAsync("/suppressed/jane@example.com", TestContext.Current.CancellationToken)) Assert.True(lifted.IsSuccessStatusCode);
         endpoint.Answer = _ => Task.CompletedTask;
         await BounceAsync(app, "other");

@@ -158,6 +158,28 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         await HasNoComplaintAsync(page);
     }
 
+    [Fact]
+    public async Task The_answer_to_an_earlier_question_does_not_take_the_place_of_a_later_one() {
+        await using var app = await StartAsync();
+        var page = await OpenAsync(app.Private.BaseAddress!);
+        var hold = new TaskCompletionSource();
+        await page.RouteAsync("**/suppressed/slow*", async route => {
+            await hold.Task;
+            await route.ContinueAsync();
+        });
+        foreach (string name in (string[])["slow", "quick"]) {
+            await page.FillAsync("#address", name + "@example.com");
+            await page.Keyboard.PressAsync("Enter");
+        }
+        await page.WaitForSelectorAsync("#answer h3:has-text('quick@example.com')");
+        await page.RunAndWaitForRequestFinishedAsync(() => {
+            hold.SetResult();
+            return Task.CompletedTask;
+        }, new() { Predicate = request => request.Url.Contains("/suppressed/slow", StringComparison.Ordinal) });
+        await page.EvaluateAsync("fetch('health').then(answer => answer.text())"); // what had come by then was shown, or was not
+        Assert.Equal("quick@example.com", await TextAsync(page, "#answer h3"));
+    }
+
     [Theory]
     [InlineData("nobody@example.com", "Not suppressed")]
     [InlineData("no address", "That is no e-mail address.")]
