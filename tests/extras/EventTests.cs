@@ -264,6 +264,21 @@ public sealed class EventTests {
         }
     }
 
+    /// <summary>The name of this boot is read from a file when feedback.db is opened, and written there before the first write to it. As
+    /// a pipe it holds that writer until somebody reads, and with it all that would read feedback.db.</summary>
+    sealed class HeldWriter : IDisposable {
+        readonly string _pipe;
+
+        public HeldWriter(string feedbackDb) {
+            using var mkfifo = System.Diagnostics.Process.Start("mkfifo", _pipe = feedbackDb + ".open");
+            mkfifo.WaitForExit();
+        }
+
+        public Task OpenAsync() => Task.Run(() => File.WriteAllText(_pipe, File.ReadAllText("/proc/sys/kernel/random/boot_id")));
+        public Task<string> LetGoAsync() => File.ReadAllTextAsync(_pipe, TestContext.Current.CancellationToken);
+        public void Dispose() => File.OpenHandle(_pipe, FileMode.OpenOrCreate, FileAccess.ReadWrite).Dispose(); // whoever still waits
+    }
+
     [Theory]
     [InlineData("/bounces", "")]
     [InlineData("/events", "?format=csv")]
@@ -275,12 +290,10 @@ public sealed class EventTests {
         Assert.Equal(200, await first.StatusAsync("/events")); // so that feedback.db has them
         await first.StopAsync();
         var (watch, cancellation) = (new Watch(route), TestContext.Current.CancellationToken);
-        // The name of this boot is read from a file when feedback.db is opened, and written there before the first write to it. As a
-        // pipe it holds that writer until somebody reads, and with it all that would read feedback.db.
-        string pipe = first.FeedbackDb + ".open", boot = await File.ReadAllTextAsync("/proc/sys/kernel/random/boot_id", cancellation);
-        using (var mkfifo = System.Diagnostics.Process.Start("mkfifo", pipe)) await mkfifo.WaitForExitAsync(cancellation);
-        var opens = Task.Run(() => File.WriteAllText(pipe, boot), cancellation);
+        var writer = new HeldWriter(first.FeedbackDb);
+        var opens = writer.OpenAsync();
         await using var app = await ReceiverApp.StartAsync(folder: first.Folder, with: builder => builder.Services.AddSingleton<IStartupFilter>(watch));
+        using var held = writer;
         await opens;
         await app.PostAsync(app.Sns.Bounce("later@example.com"));
         using (var socket = new System.Net.Sockets.TcpClient()) {
@@ -289,7 +302,7 @@ public sealed class EventTests {
             await watch.Begun.Task.WaitAsync(TimeSpan.FromSeconds(30), cancellation);
         }
         await watch.Gone.Task.WaitAsync(TimeSpan.FromSeconds(30), cancellation);
-        await File.ReadAllTextAsync(pipe, cancellation);
+        await held.LetGoAsync();
         var ended = await watch.Ended.Task.WaitAsync(TimeSpan.FromSeconds(30), cancellation);
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => ended);
     }

@@ -412,6 +412,34 @@ public sealed class ForgetTests {
         Assert.Equal("bounce", (await again.GetAsync("/suppressed/" + Uri.EscapeDataString(Jane))).Json.GetProperty("reason").GetString());
     }
 
+    [Theory]
+    [InlineData("lifted before it, a complaint after it", 200)]
+    [InlineData("lifted before it", 404)]
+    public async Task What_the_journal_takes_just_before_and_just_after_the_line_that_forgets_counts(string what, int status) {
+        var disk = new WatchedDisk();
+        await using var app = await ReceiverApp.StartAsync(disk: disk);
+        string path = "/suppressed/" + Uri.EscapeDataString(Jane);
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        using var hold = disk.HoldFlushes();
+        var lift = app.Private.DeleteAsync(path, Cancellation);
+        await hold.ReachedAsync();
+        var forget = ForgetAsync(app);
+        await Eventually.TrueAsync(() => File.Exists(Path.Combine(app.JournalFolder, "forgetting")));
+        await Task.Delay(200, Cancellation); // until its line waits, too
+        string[] addresses = what.Contains("complaint", StringComparison.Ordinal) ? [Jane] : ["joe@example.com"];
+        var post = app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint(addresses, "0100019a00000003-mail", at: "2026-11-24T09:00:00Z")));
+        await Task.Delay(200, Cancellation); // so does the complaint
+        hold.LetGo();
+
+        Assert.Equal((200, 204, HttpStatusCode.NoContent), ((await post).Status, await forget, (await lift).StatusCode));
+        Assert.Equal(status, await app.StatusAsync(path));
+        await app.StopAsync();
+        foreach (string file in Directory.GetFiles(app.Folder, "feedback*")) File.Delete(file);
+
+        await using var again = await ReceiverApp.StartAsync(folder: app.Folder);
+        Assert.Equal(status, await again.StatusAsync(path));
+    }
+
     [Fact]
     public async Task A_message_that_comes_while_its_person_is_forgotten_still_suppresses() {
         for (int round = 0; round < 10; round++) {
