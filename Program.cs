@@ -491,8 +491,8 @@ sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> option
     string PathOf(string name) => Path.Combine(options.Value.CertificateDirectory, name);
     static bool Failed(Task<SigningCertificate?> task) => task.IsCompleted && task.Result is null;
     SigningCertificate? ReadFile(string name) {
-        try { return SigningCertificate.Parse(File.ReadAllText(PathOf(name))); } catch (Exception e) when (e is IOException
-            or UnauthorizedAccessException) { return null; }
+        try { return SigningCertificate.Parse(File.ReadAllText(PathOf(name))); } catch (Exception e)
+            when (e is IOException or UnauthorizedAccessException) { return null; }
     }
 
     async Task<SigningCertificate?> DownloadAsync(string url, string name) {

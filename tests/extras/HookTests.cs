@@ -279,6 +279,10 @@ public sealed partial class HookTests {
     public async Task Where_an_older_journal_was_put_back_what_changes_from_then_on_is_told() {
         string folder = Lines.FolderOfBounces(3);
         File.WriteAllText(Path.Combine(folder, "journal", "hook.position"), $"{long.MaxValue:D20}\n");
+        await OnlyWhatIsNewIsToldAsync(folder);
+    }
+
+    static async Task OnlyWhatIsNewIsToldAsync(string folder) {
         await using var endpoint = await Endpoint.StartAsync();
         await using var app = await StartAsync(endpoint, folder);
         await BounceAsync(app, "new");
@@ -382,14 +386,7 @@ public sealed partial class HookTests {
     [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "_file")] static extern ref FeedbackFile FileOf(LiteDbStore store);
 
     [Fact]
-    public async Task What_happened_before_the_hook_was_turned_on_is_not_told() {
-        string folder = Lines.FolderOfBounces(20);
-        await using var endpoint = await Endpoint.StartAsync();
-        await using var app = await StartAsync(endpoint, folder);
-        await BounceAsync(app, "new");
-        await ToldAsync(app, endpoint, 1);
-        Assert.Equal(["new"], Names(endpoint));
-    }
+    public Task What_happened_before_the_hook_was_turned_on_is_not_told() => OnlyWhatIsNewIsToldAsync(Lines.FolderOfBounces(20));
 
     [Fact]
     public async Task What_happens_to_a_forgotten_person_is_not_told() {
