@@ -502,8 +502,10 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id,
 sealed class PostgresBatch {
     readonly List<PreparedEntry> _entries;
     readonly Dictionary<Guid, Feedback> _events = [];
-    readonly SortedSet<string> _addresses = new(StringComparer.Ordinal), _empty = new(StringComparer.Ordinal);
-    readonly Dictionary<string, Known> _known = new(StringComparer.Ordinal);
+    readonly SortedDictionary<string, string> _aliases = new(StringComparer.Ordinal); // of each address that may change
+    readonly SortedSet<string> _empty = new(StringComparer.Ordinal);
+    readonly Dictionary<string, Known> _known = new(StringComparer.Ordinal), _guessed = new(StringComparer.Ordinal);
+    readonly HashSet<string> _made = []; // rows of addresses that had none
     readonly HashSet<Guid> _inserted = [];
     readonly List<Guid> _unwanted = []; // of a message that was there, though its events were not: they were forgotten, or dropped
     readonly SortedSet<string> _changed = new(StringComparer.Ordinal);
@@ -513,21 +515,24 @@ sealed class PostgresBatch {
     readonly SortedDictionary<string, TopicState> _topics = new(StringComparer.Ordinal);
     readonly Dictionary<string, DateTimeOffset> _toRemember = [];
     readonly int _softBounceLimit;
-    readonly Func<string, string> _alias;
     int _returning;
 
     public PostgresBatch(IReadOnlyList<PreparedEntry> entries, int softBounceLimit, Func<string, string> alias) {
-        (_entries, _softBounceLimit, _alias) = ([.. entries.DistinctBy(each => each.Id)], softBounceLimit, alias);
+        (_entries, _softBounceLimit) = ([.. entries.DistinctBy(each => each.Id)], softBounceLimit);
+        void May(string address) { if (!_aliases.ContainsKey(address)) _aliases[address] = alias(address); }
         foreach (var entry in _entries) {
             foreach (var (id, feedback) in entry.Events) {
                 _events.TryAdd(id, feedback);
                 // What changes nothing for an address of which nothing is known never changes anything.
                 if (!ReferenceEquals(Judgement.Of(feedback, Known.Nothing, softBounceLimit), Known.Nothing))
-                    _addresses.Add(feedback.Address);
+                    May(feedback.Address);
             }
             if ((entry.Entry.Suppress?.Address ?? entry.Entry.Lift?.Address ?? entry.Entry.Forget?.Alias) is { } address)
-                _addresses.Add(PreparedEntry.Clean(address));
+                May(PreparedEntry.Clean(address));
         }
+        foreach (string address in _aliases.Keys) _guessed[address] = Known.Nothing;
+        foreach (var entry in _entries)
+            Judge(entry, (address, judge) => { if (_guessed.TryGetValue(address, out var known)) _guessed[address] = judge(known); });
     }
 
     public static Known KnownOf(string json) => json == "{}" ? Known.Nothing : JsonSerializer.Deserialize(json, SnsJson.Default.Known)!;
@@ -559,12 +564,12 @@ sealed class PostgresBatch {
         foreach (var command in Lock()) yield return command;
     }
     /// <summary>A row for each address, and then all of them locked, in the order of their keys: with the aliases under which a
-    /// forgotten person is known.</summary>
+    /// forgotten person is known. A row that is made holds a guess, that the address is new, and its events too; so it mostly is
+    /// written once.</summary>
     public IEnumerable<NpgsqlBatchCommand> Lock() {
-        if (_addresses.Count == 0) yield break;
-        yield return Command("insert into suppressions (email) select unnest($1::text[]) on conflict (email) do nothing",
-            P<string[]>([.. _addresses]));
-        yield return Command(Sql.Lock, P<string[]>([.. _addresses.Concat(_addresses.Select(_alias)).Order(StringComparer.Ordinal)]));
+        if (_aliases.Count == 0) yield break;
+        yield return Suppressions(Sql.MakeSuppressions, [.. _aliases.Keys], _guessed);
+        yield return Command(Sql.Lock, P<string[]>([.. _aliases.Keys.Concat(_aliases.Values).Order(StringComparer.Ordinal)]));
     }
 
     public async Task ReadInsertedAsync(NpgsqlDataReader reader) {
@@ -572,11 +577,14 @@ sealed class PostgresBatch {
             while (await reader.ReadAsync()) _inserted.Add(reader.GetGuid(0));
             await reader.NextResultAsync();
         }
-        if (_addresses.Count == 0) return;
-        while (await reader.ReadAsync()) _known[reader.GetString(0)] = KnownOf(reader.GetString(1));
+        if (_aliases.Count == 0) return;
+        while (await reader.ReadAsync()) _made.Add(reader.GetString(0));
+        await reader.NextResultAsync();
+        while (await reader.ReadAsync())
+            _known[reader.GetString(0)] = _made.Contains(reader.GetString(0)) ? Known.Nothing : KnownOf(reader.GetString(1));
     }
     /// <summary>False when a row went between its insert and its lock.</summary>
-    public bool LockedAll => _addresses.All(address => _known.ContainsKey(address) || _known.ContainsKey(_alias(address)));
+    public bool LockedAll => _aliases.All(each => _known.ContainsKey(each.Key) || _known.ContainsKey(each.Value));
 
     /// <summary>Counts and judges what was new.</summary>
     public void Judge() {
@@ -592,24 +600,28 @@ sealed class PostgresBatch {
             Add(_hourly, PreparedEntry.Clean(Count.KeyOf(feedback, Count.Hour)), 1);
         }
         foreach (var prepared in fresh) {
-            var entry = prepared.Entry;
-            foreach (var (_, feedback) in prepared.Events)
-                Update(feedback.Address, entry.At, known => Judgement.Of(feedback, known, _softBounceLimit));
-            if (entry.Suppress is { } manual) {
-                var clean = manual with { Note = manual.Note is null ? null : PreparedEntry.Clean(manual.Note) };
-                Update(manual.Address, entry.At, known => Judgement.Of(clean, entry.At, known));
-            }
-            if (entry.Lift is { } lift) Update(lift.Address, entry.At, known => Judgement.Lifted(entry.At, known));
-            if (entry.Forget is { Known: { } kept } forget) Update(forget.Alias, entry.At, _ => kept);
-            if (entry.Message is { } message) See(prepared, message);
+            Judge(prepared, (address, judge) => Update(address, prepared.Entry.At, judge));
+            if (prepared.Entry.Message is { } message) See(prepared, message);
         }
-        foreach (string address in _addresses) // a row that was made to be locked, and is not needed
+        foreach (string address in _aliases.Keys) // a row that was made to be locked, and is not needed
             if (_known.TryGetValue(address, out var known) && ReferenceEquals(known, Known.Nothing)) _empty.Add(address);
+        _changed.RemoveWhere(address => _made.Contains(address) && _known[address] == _guessed[address]);
+    }
+    void Judge(PreparedEntry prepared, Action<string, Func<Known, Known>> update) {
+        var entry = prepared.Entry;
+        foreach (var (_, feedback) in prepared.Events)
+            update(feedback.Address, known => Judgement.Of(feedback, known, _softBounceLimit));
+        if (entry.Suppress is { } manual) {
+            var clean = manual with { Note = manual.Note is null ? null : PreparedEntry.Clean(manual.Note) };
+            update(PreparedEntry.Clean(manual.Address), known => Judgement.Of(clean, entry.At, known));
+        }
+        if (entry.Lift is { } lift) update(PreparedEntry.Clean(lift.Address), known => Judgement.Lifted(entry.At, known));
+        if (entry.Forget is { Known: { } kept } forget) update(PreparedEntry.Clean(forget.Alias), _ => kept);
     }
 
     void Update(string address, DateTimeOffset at, Func<Known, Known> judge) {
-        address = PreparedEntry.Clean(address);
-        if (_known.ContainsKey(_alias(address))) address = _alias(address);
+        if (!_aliases.TryGetValue(address, out string? alias)) return;
+        if (_known.ContainsKey(alias)) address = alias;
         if (!_known.TryGetValue(address, out var before) || (judge(before) is var after && ReferenceEquals(before, after))) return;
         _known[address] = after;
         _changed.Add(address);
@@ -640,7 +652,7 @@ sealed class PostgresBatch {
         foreach (var table in Sql.Tables)
             if (_unwanted.FindAll(id => table.Holds(_events[id].Kind)) is { Count: > 0 } unwanted)
                 yield return Command($"delete from {table.Name} where id = any($1)", P(unwanted.ToArray()));
-        if (_changed.Count > 0) yield return UpdateSuppressions([.. _changed]);
+        if (_changed.Count > 0) yield return Suppressions(Sql.UpdateSuppressions, [.. _changed], _known);
         if (_empty.Count > 0) yield return Command("delete from suppressions where email = any($1)", P<string[]>([.. _empty]));
         (string Table, SortedDictionary<string, long> Counts)[] counters = [("daily", _daily), ("hourly", _hourly), ("totals", _totals)];
         foreach (var (table, counts) in counters)
@@ -662,10 +674,10 @@ sealed class PostgresBatch {
                     P(address), Text(before.Reason), Text(after.Reason), P(at.UtcDateTime), Text(after.Event));
     }
 
-    NpgsqlBatchCommand UpdateSuppressions(string[] addresses) => Command(Sql.UpdateSuppressions, P(addresses),
-        P(Array.ConvertAll(addresses, address => _known[address].Reason)),
-        P(Array.ConvertAll(addresses, address => _known[address].Suppressed ? _known[address].Since.UtcDateTime : (DateTime?)null)),
-        P(Array.ConvertAll(addresses, address => JsonOf(_known[address]))));
+    static NpgsqlBatchCommand Suppressions(string sql, string[] addresses, Dictionary<string, Known> known) => Command(sql, P(addresses),
+        P(Array.ConvertAll(addresses, address => known[address].Reason)),
+        P(Array.ConvertAll(addresses, address => known[address].Suppressed ? known[address].Since.UtcDateTime : (DateTime?)null)),
+        P(Array.ConvertAll(addresses, address => JsonOf(known[address]))));
 
     bool IsDue(TopicState topic, ConcurrentDictionary<string, DateTimeOffset> seen) {
         bool due = false;
@@ -705,7 +717,7 @@ sealed class PostgresBatch {
         yield return Command("delete from suppressions where email = $1", P(address));
         if (!_known.ContainsKey(alias) && kept != Known.Nothing) {
             _known[alias] = kept;
-            yield return UpdateSuppressions([alias]);
+            yield return Suppressions(Sql.UpdateSuppressions, [alias], _known);
         }
         yield return Command(Sql.Add("totals"), P<string[]>(["version"]), P<long[]>([1]), P((short)0));
         yield return Command("delete from changes where address = $1", P(address));
@@ -756,11 +768,13 @@ static class Sql {
         select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email limit 1) as found
         """, Lock = """
         select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email for update) as found
-        """, UpdateSuppressions = """
+        """, InsertSuppressions = """
         insert into suppressions (email, reason, since, known) select email, reason, since, known::jsonb
         from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as each (email, reason, since, known)
-        on conflict (email) do update set reason = excluded.reason, since = excluded.since, known = excluded.known
-        """, Suppressions = """
+        on conflict (email) do
+        """, MakeSuppressions = InsertSuppressions + " nothing returning email",
+        UpdateSuppressions = InsertSuppressions + " update set reason = excluded.reason, since = excluded.since, known = excluded.known",
+        Suppressions = """
         select email, known::text from suppressions where email > $1 and reason is not null and email not like 'forgotten:%' order by email limit $2
         """, See = """
         insert into subscriptions as s (topic_arn, confirmed_at, unsubscribed_at, validated_at, last_at, signature_version, doubled_at)

@@ -411,6 +411,38 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task What_is_known_of_an_address_comes_only_from_what_is_new_though_its_row_was_gone() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        string complaint = app.Sns.Signed(FakeSns.SesComplaint([Joe])), bounce = app.Sns.Bounce(Jane);
+        foreach (string message in (string[])[complaint, bounce]) Assert.Equal(200, (await app.PostAsync(message)).Status);
+        PreparedEntry[] again = [.. (await PostgresCluster.QueryAsync(database, "select entry from entries order by at"))
+            .Select(line => PreparedEntry.Of(Entry.Read(System.Text.Encoding.UTF8.GetBytes(line))!))];
+        await PostgresCluster.ExecuteAsync(database, "delete from suppressions");
+
+        Assert.Equal(Commit.Kept, await app.Services.GetRequiredService<PostgresStore>()
+            .KeepAsync([.. again, PreparedEntry.Of(Manual(Joe, app.Clock.GetUtcNow()))]));
+
+        Assert.Equal(404, await app.StatusAsync("/suppressed/" + Jane));
+        Assert.Equal("manual", (await app.GetAsync("/suppressed/" + Joe)).Json.GetProperty("reason").GetString());
+        Assert.Equal([Joe + " manual"], await PostgresCluster.QueryAsync(database, "select email, reason from suppressions"));
+        Assert.Equal(["3"], await PostgresCluster.QueryAsync(database, "select sum(n) from totals where name = 'suppressed'"));
+    }
+
+    [Fact]
+    public async Task A_retry_after_its_person_was_forgotten_leaves_no_row_under_the_name() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        string bounce = app.Sns.Bounce(Jane);
+        await app.PostAsync(bounce);
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+        foreach (string message in (string[])[bounce, app.Sns.Bounce(Jane, "mail-2")])
+            Assert.Equal(200, (await app.PostAsync(message)).Status);
+        Assert.Equal([app.Services.GetRequiredService<PostgresStore>().Alias(Jane)],
+            await PostgresCluster.QueryAsync(database, "select email from suppressions"));
+    }
+
+    [Fact]
     public async Task After_a_restart_of_the_server_nobody_is_told_of_the_dead_connections() {
         await using var own = new PostgresCluster();
         string database = await own.NewDatabaseAsync();
