@@ -288,6 +288,20 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
     }
 
     [Fact]
+    public async Task Each_answer_is_asked_for_once_and_before_the_page_is_read_to_its_end() {
+        await using var app = await StartAsync();
+        var page = await OpenAsync(app.Private.BaseAddress!);
+
+        string[] asked = await page.EvaluateAsync<string[]>("""
+            performance.getEntriesByType('resource').filter(each => !each.name.endsWith('/live') && !each.name.includes('didYouMean'))
+                .map(each => each.initiatorType + ' ' + each.name.split('/').at(-1))
+            """);
+
+        Assert.Equal(["link bounces?limit=200", "link complaints?limit=200", "link stats?by=day", "link status"], asked.Order());
+        await HasNoComplaintAsync(page);
+    }
+
+    [Fact]
     public async Task What_arrives_shows_without_a_reload() {
         await using var app = await StartAsync();
         await PostAsync(app, app.Sns.Bounce("jane@example.com", at: Now));
