@@ -1558,7 +1558,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
 
     IEnumerable<(Guid Key, Feedback Feedback)> Newest(string name, string time, EventQuery query) {
         var highest = query.Highest;
-        for (int count = query.Address is null ? 32 : 1024; ; count = 512) {
+        for (int count = query.Address is null ? 64 : 1024; ;) { // few: what is held meanwhile grows old, and old garbage stops everybody
             var events = Guarded(() => Read(name, query, highest, count));
             foreach (var each in events) if (each["sort_key"].AsGuid is var key && key < highest) yield return (key, FeedbackOf(each, time));
             if (events.Count < count) yield break;

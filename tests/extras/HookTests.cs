@@ -154,11 +154,15 @@ public sealed partial class HookTests {
         async Task<string> ErrandsAsync() => (await app.GetAsync("/status")).Json.GetProperty("errands").GetRawText();
         Assert.Equal("""[{"name":"hook","state":"told","lagSeconds":0}]""", await ErrandsAsync());
 
-        var asked = new TaskCompletionSource();
-        endpoint.Answer = context => asked.Task;
+        var (arrived, asked) = (new TaskCompletionSource(), new TaskCompletionSource());
+        endpoint.Answer = _ => {
+            arrived.TrySetResult();
+            return asked.Task;
+        };
         await BounceAsync(app, "jane");
         app.Clock.Advance(TimeSpan.FromSeconds(2));
         await Until.TrueAsync(async () => await ErrandsAsync() == """[{"name":"hook","state":"telling","lagSeconds":2}]""");
+        await arrived.Task;
         endpoint.Answer = Endpoint.Status(500);
         asked.SetResult();
         await ToldAsync(app, endpoint, 1);
