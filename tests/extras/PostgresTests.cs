@@ -597,6 +597,21 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task What_each_receiver_counted_in_its_own_part_is_added_up() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        await PostgresCluster.ExecuteAsync(database, """
+            insert into daily select key, shard + 16, 5 from daily;
+            insert into hourly select key, shard + 16, 5 from hourly;
+            insert into totals select name, shard + 16, 5 from totals where name = 'suppressed';
+            """);
+        foreach (bool hourly in (bool[])[false, true])
+            Assert.Equal([6L], (await Store(app).CountsAsync(hourly, default)).Select(count => count.Number));
+        Assert.Equal(6, (await Store(app).StateAsync()).Suppressed);
+    }
+
+    [Fact]
     public async Task Without_a_hook_no_change_is_written() {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
