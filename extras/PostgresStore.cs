@@ -468,6 +468,17 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id,
         _ => null,
     };
 
+    /// <summary>Calls back for each address of which this may change what is known, in order, with what follows from what was known.</summary>
+    public void Judge(int softBounceLimit, Action<string, Func<Known, Known>> update) {
+        foreach (var (_, feedback) in Events) update(feedback.Address, known => Judgement.Of(feedback, known, softBounceLimit));
+        if (Entry.Suppress is { } manual) {
+            var clean = manual with { Note = CleanOrNull(manual.Note) };
+            update(Clean(manual.Address), known => Judgement.Of(clean, Entry.At, known));
+        }
+        if (Entry.Lift is { } lift) update(Clean(lift.Address), known => Judgement.Lifted(Entry.At, known));
+        if (Entry.Forget is { Known: { } kept } forget) update(Clean(forget.Alias), _ => kept);
+    }
+
     static Feedback Clean(Feedback each) => each with {
         Kind = Clean(each.Kind),
         Address = Clean(each.Address),
@@ -519,20 +530,20 @@ sealed class PostgresBatch {
 
     public PostgresBatch(IReadOnlyList<PreparedEntry> entries, int softBounceLimit, Func<string, string> alias) {
         (_entries, _softBounceLimit) = ([.. entries.DistinctBy(each => each.Id)], softBounceLimit);
-        void May(string address) { if (!_aliases.ContainsKey(address)) _aliases[address] = alias(address); }
+        void MayChange(string address) { if (_guessed.TryAdd(address, Known.Nothing)) _aliases[address] = alias(address); }
         foreach (var entry in _entries) {
             foreach (var (id, feedback) in entry.Events) {
                 _events.TryAdd(id, feedback);
                 // What changes nothing for an address of which nothing is known never changes anything.
                 if (!ReferenceEquals(Judgement.Of(feedback, Known.Nothing, softBounceLimit), Known.Nothing))
-                    May(feedback.Address);
+                    MayChange(feedback.Address);
             }
             if ((entry.Entry.Suppress?.Address ?? entry.Entry.Lift?.Address ?? entry.Entry.Forget?.Alias) is { } address)
-                May(PreparedEntry.Clean(address));
+                MayChange(PreparedEntry.Clean(address));
         }
-        foreach (string address in _aliases.Keys) _guessed[address] = Known.Nothing;
         foreach (var entry in _entries)
-            Judge(entry, (address, judge) => { if (_guessed.TryGetValue(address, out var known)) _guessed[address] = judge(known); });
+            entry.Judge(softBounceLimit,
+                (address, judge) => { if (_guessed.TryGetValue(address, out var known)) _guessed[address] = judge(known); });
     }
 
     public static Known KnownOf(string json) => json == "{}" ? Known.Nothing : JsonSerializer.Deserialize(json, SnsJson.Default.Known)!;
@@ -600,23 +611,12 @@ sealed class PostgresBatch {
             Add(_hourly, PreparedEntry.Clean(Count.KeyOf(feedback, Count.Hour)), 1);
         }
         foreach (var prepared in fresh) {
-            Judge(prepared, (address, judge) => Update(address, prepared.Entry.At, judge));
+            prepared.Judge(_softBounceLimit, (address, judge) => Update(address, prepared.Entry.At, judge));
             if (prepared.Entry.Message is { } message) See(prepared, message);
         }
         foreach (string address in _aliases.Keys) // a row that was made to be locked, and is not needed
             if (_known.TryGetValue(address, out var known) && ReferenceEquals(known, Known.Nothing)) _empty.Add(address);
         _changed.RemoveWhere(address => _made.Contains(address) && _known[address] == _guessed[address]);
-    }
-    void Judge(PreparedEntry prepared, Action<string, Func<Known, Known>> update) {
-        var entry = prepared.Entry;
-        foreach (var (_, feedback) in prepared.Events)
-            update(feedback.Address, known => Judgement.Of(feedback, known, _softBounceLimit));
-        if (entry.Suppress is { } manual) {
-            var clean = manual with { Note = manual.Note is null ? null : PreparedEntry.Clean(manual.Note) };
-            update(PreparedEntry.Clean(manual.Address), known => Judgement.Of(clean, entry.At, known));
-        }
-        if (entry.Lift is { } lift) update(PreparedEntry.Clean(lift.Address), known => Judgement.Lifted(entry.At, known));
-        if (entry.Forget is { Known: { } kept } forget) update(PreparedEntry.Clean(forget.Alias), _ => kept);
     }
 
     void Update(string address, DateTimeOffset at, Func<Known, Known> judge) {
@@ -1067,16 +1067,12 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
     }
 
     void Tally(PreparedEntry prepared) {
-        foreach (var (id, feedback) in prepared.Events) {
+        foreach (var (id, feedback) in prepared.Events)
             _events[Array.FindIndex(Sql.Tables, table => table.Holds(feedback.Kind))].Add(id);
-            Judge(feedback.Address, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
-        }
-        if (prepared.Entry.Suppress is { } manual) Judge(manual.Address, known => Judgement.Of(manual, prepared.Entry.At, known));
-        if (prepared.Entry.Lift is { } lift) Judge(lift.Address, known => Judgement.Lifted(prepared.Entry.At, known));
-        if (prepared.Entry.Forget is { Known: { } kept } forget) _known[forget.Alias] = kept;
+        prepared.Judge(options.Value.SoftBounceLimit, Update);
         if (prepared.Unread is not null) _unread.Add(prepared.Id);
     }
-    void Judge(string address, Func<Known, Known> judge) {
+    void Update(string address, Func<Known, Known> judge) {
         if (store.Alias(address) is var alias && _known.ContainsKey(alias)) address = alias;
         if (judge(_known.GetValueOrDefault(address, Known.Nothing)) is var known && !ReferenceEquals(known, Known.Nothing))
             _known[address] = known;

@@ -20,6 +20,9 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     static async Task<string[]> SuppressionsAsync(ReceiverApp app, string after = "") =>
         [.. await Store(app).SuppressionsAsync(after, TestContext.Current.CancellationToken)
             .Select(each => each.Address).ToListAsync()];
+    static async Task<PreparedEntry[]> EntriesAsync(string database, string order) =>
+        [.. (await PostgresCluster.QueryAsync(database, "select entry from entries order by " + order))
+            .Select(line => PreparedEntry.Of(Entry.Read(System.Text.Encoding.UTF8.GetBytes(line))!))];
     static async Task CommitAsync(ReceiverApp app, params Entry[] entries) {
         foreach (var entry in entries) Assert.Equal(Commit.Kept, await Store(app).CommitAsync(entry));
     }
@@ -379,8 +382,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         string[] bodies = [.. Enumerable.Range(0, 12).Select(number =>
             app.Sns.Bounce($"a{number}@example.com", $"mail-{number}", "Permanent", "Sub" + number, $"2026-11-24T{number:00}:00:00Z"))];
         foreach (string body in bodies.Reverse()) Assert.Equal(200, (await app.PostAsync(body)).Status);
-        var entries = (await PostgresCluster.QueryAsync(database, "select entry from entries order by id desc"))
-            .Select(line => PreparedEntry.Of(Entry.Read(System.Text.Encoding.UTF8.GetBytes(line))!)).ToList();
+        var entries = await EntriesAsync(database, "id desc");
         string key = table switch { "suppressions" => "email", "daily" or "hourly" => "key", _ => "id" };
         await PostgresCluster.ExecuteAsync(database, $"""
             create table saved as select * from {table};
@@ -416,8 +418,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await using var app = await StartAsync(database);
         string complaint = app.Sns.Signed(FakeSns.SesComplaint([Joe])), bounce = app.Sns.Bounce(Jane);
         foreach (string message in (string[])[complaint, bounce]) Assert.Equal(200, (await app.PostAsync(message)).Status);
-        PreparedEntry[] again = [.. (await PostgresCluster.QueryAsync(database, "select entry from entries order by at"))
-            .Select(line => PreparedEntry.Of(Entry.Read(System.Text.Encoding.UTF8.GetBytes(line))!))];
+        var again = await EntriesAsync(database, "at");
         await PostgresCluster.ExecuteAsync(database, "delete from suppressions");
 
         Assert.Equal(Commit.Kept, await app.Services.GetRequiredService<PostgresStore>()
