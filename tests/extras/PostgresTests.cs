@@ -585,6 +585,26 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task A_receiver_that_cannot_read_the_changes_lets_another_tell_of_them() {
+        string database = await cluster.NewDatabaseAsync();
+        string[] hook = ["Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="];
+        await using var app = await StartAsync(database, hook);
+        await using var other = await StartAsync(database, hook);
+        await CommitAsync(app, Manual(Jane, app.Clock.GetUtcNow()));
+        Assert.Single(await Store(app).ChangesAsync(10));
+
+        await PostgresCluster.ExecuteAsync(database, "alter table changes rename to away");
+        await Assert.ThrowsAsync<Unavailable>(() => Store(app).ChangesAsync(10));
+        await PostgresCluster.ExecuteAsync(database, "alter table away rename to changes");
+
+        IReadOnlyList<Change> told = [];
+        for (int tries = 0; told.Count == 0 && tries < 5_000; tries++) // until the server has seen that connection end
+            told = await Store(other).ChangesAsync(10);
+        Assert.Single(told);
+        Assert.Empty(await Store(app).ChangesAsync(10));
+    }
+
+    [Fact]
     public async Task A_change_that_becomes_visible_late_is_not_dropped_unheard() {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database,
