@@ -14,17 +14,22 @@ static partial class Extras {
     static partial void AddPostgresStore(WebApplicationBuilder builder) {
         if (PostgresStore.SourceOf(builder.Configuration["ConnectionStrings:Feedback"]) is not { } source) return;
         builder.Services.AddSingleton(_ => source.Build()).AddSingleton<PostgresStore>()
-            .AddSingleton<IFeedbackStore>(services => services.GetRequiredService<PostgresStore>());
+            .AddSingleton<IFeedbackStore>(services => services.GetRequiredService<PostgresStore>())
+            .AddOptions<PostgresOptions>().Bind(builder.Configuration).ValidateOnStart();
     }
     static partial void RunCopy(string[] args, ref Task<int>? command) {
         if (args is ["copy", ..]) command = JournalCopy.RunAsync(args[1..]);
     }
 }
 
+sealed class PostgresOptions {
+    [ConfigurationKeyName("Postgres:KeepMessages")] public bool KeepMessages { get; set; } = true;
+}
+
 /// <summary>Feedback in PostgreSQL. Every receiver on the database writes and reads the same rows, and none keeps anything in memory
 /// that another could change.</summary>
-sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration, IOptions<ReceiverOptions> options, TimeProvider clock,
-    ILogger<PostgresStore> logger) : IFeedbackStore {
+sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration, IOptions<ReceiverOptions> options,
+    IOptions<PostgresOptions> postgres, TimeProvider clock, ILogger<PostgresStore> logger) : IFeedbackStore {
     /// <summary>The version of the schema that this program writes.</summary>
     public const int Schema = 1;
     const int MaxWaiting = 10_000, MostAtOnce = 512, MostCharacters = 4 << 20, Askers = 2, Page = 1000;
@@ -91,7 +96,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     public Task<Commit> CommitAsync(Entry entry) {
         var told = new TaskCompletionSource<Commit>(TaskCreationOptions.RunContinuationsAsynchronously);
-        return _queue.Writer.TryWrite((PreparedEntry.Of(entry), told)) ? told.Task
+        return _queue.Writer.TryWrite((PreparedEntry.Of(entry, postgres.Value.KeepMessages), told)) ? told.Task
             : Task.FromResult(_queue.Reader.Completion.IsCompleted ? Commit.Unwritable : Commit.Busy);
     }
 
@@ -444,26 +449,27 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 }
 
 /// <summary>An entry as the tables take it: its id, its line, and its events without what PostgreSQL's text and jsonb cannot hold. The
-/// line holds everything unharmed.</summary>
-sealed partial record PreparedEntry(Entry Entry, Guid Id, string Line, (Guid Id, Feedback Feedback)[] Events,
+/// line holds everything unharmed; null when messages are not kept, and this is one that has events.</summary>
+sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id, Feedback Feedback)[] Events,
     string? Unread, int Simplified = 0) {
-    public int Length => Line.Length * Math.Max(1, Events.Length); // each event of a message carries its `mail`
-    public static PreparedEntry Of(Entry entry) {
-        string line = JsonSerializer.Serialize(entry, SnsJson.Lines.Entry);
+    public int Length => (Line ?? Entry.Message!.Message).Length * Math.Max(1, Events.Length); // each event of a message carries its `mail`
+    public static PreparedEntry Of(Entry entry, bool keepsMessages = true) {
         Feedback[] feedback = [.. entry.Event.Feedback.Select(Clean)];
+        string? line = keepsMessages || feedback.Length == 0 ? LineOf(entry) : null;
         // The same for every delivery of a message, whichever receiver it comes to.
-        string name = entry.Message is { } message ? $"{message.TopicArn}\n{message.MessageId}\n{message.Message}" : line;
+        string name = entry.Message is { } message ? $"{message.TopicArn}\n{message.MessageId}\n{message.Message}" : line!;
         long time = feedback is [var first, ..] ? first.SentAt : entry.At.ToUnixTimeMilliseconds();
         return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(Encoding.UTF8.GetBytes(name))), line,
             Array.ConvertAll(feedback, each => (each.PrimaryKey, each)), entry.Refused?.Why ?? entry.Event.Unread);
     }
+    static string LineOf(Entry entry) => JsonSerializer.Serialize(entry, SnsJson.Lines.Entry);
     /// <summary>The same with JSON as a string, then without events, as unread; null when there is nothing left to leave out.</summary>
     public PreparedEntry? Simpler(string why) => Simplified switch {
         0 => this with {
             Simplified = 1,
             Events = Array.ConvertAll(Events, each => (each.Id, each.Feedback with { Mail = Quoted(each.Feedback.Mail), Tags = null })),
         },
-        1 => this with { Simplified = 2, Events = [], Unread = $"PostgreSQL cannot hold it ({why})" },
+        1 => this with { Simplified = 2, Events = [], Line = LineOf(Entry), Unread = $"PostgreSQL cannot hold it ({why})" },
         _ => null,
     };
 
@@ -986,7 +992,7 @@ sealed partial class PersonNames {
 
 /// <summary>`FeedbackReceiver copy`: what a LiteDB receiver has in Journal:Directory, into the database of ConnectionStrings:Feedback. The
 /// journal is only read, whole lines of it, so a receiver may be writing there meanwhile; to copy again adds what came since.</summary>
-sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<ReceiverOptions> options) {
+sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<ReceiverOptions> options, IOptions<PostgresOptions> postgres) {
     readonly HashSet<Guid>[] _events = [[], [], []];
     readonly HashSet<Guid> _unread = [];
     readonly Dictionary<string, Known> _known = new(StringComparer.Ordinal);
@@ -998,7 +1004,8 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
             ?? throw new Refusal("copy: ConnectionStrings:Feedback is where to copy to: Host=...;Database=...;Username=...");
         try {
             return await new JournalCopy(store, app.Services.GetRequiredService<NpgsqlDataSource>(),
-                app.Services.GetRequiredService<IOptions<ReceiverOptions>>()).CopyAsync();
+                app.Services.GetRequiredService<IOptions<ReceiverOptions>>(),
+                app.Services.GetRequiredService<IOptions<PostgresOptions>>()).CopyAsync();
         } catch (Exception e) when (e is NpgsqlException or TimeoutException) {
             throw new Refusal("copy: PostgreSQL cannot be used: " + e.Message);
         }
@@ -1018,7 +1025,7 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
             await foreach (string line in LinesAsync(Journal.PathOf(folder, segment))) {
                 if (string.IsNullOrWhiteSpace(line)) continue;
                 if (Entry.Read(Encoding.UTF8.GetBytes(line)) is not { } entry) { _bad++; continue; }
-                batch.Add(PreparedEntry.Of(entry));
+                batch.Add(PreparedEntry.Of(entry, postgres.Value.KeepMessages));
                 Tally(batch[^1]);
                 if (batch.Count < 256) continue;
                 await KeepAsync(batch);

@@ -89,7 +89,8 @@ public sealed class PostgresFaultTests {
         Directory.CreateDirectory(Path.Combine(_folder, "certificates"));
         foreach (var sns in _sns) File.WriteAllText(Path.Combine(_folder, "certificates", sns.Name), sns.Pem);
         OwnProcess[] receivers = [.. await Task.WhenAll(Enumerable.Range(0, 3)
-            .Select(_ => OwnProcess.StartAsync(_folder, "ConnectionStrings__Feedback=" + database)))];
+            .Select(_ => OwnProcess.StartAsync(_folder, "ConnectionStrings__Feedback=" + database,
+                "DOTNET_SYSTEM_NET_SOCKETS_INLINE_COMPLETIONS=1")))]; // as README.md advises
         var (proxy, url) = await BalanceAsync(receivers);
         try {
             using var client = new HttpClient(new SocketsHttpHandler { MaxConnectionsPerServer = Connections }) { BaseAddress = url };
