@@ -22,6 +22,7 @@ static partial class Extras {
     }
 }
 
+/// <summary>KeepMessages: false leaves the text and the signature of a message that has events out of `entries`; its id stays.</summary>
 sealed class PostgresOptions {
     [ConfigurationKeyName("Postgres:KeepMessages")] public bool KeepMessages { get; set; } = true;
 }
