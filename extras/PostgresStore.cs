@@ -61,7 +61,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             // SNS waits 15 seconds. Npgsql's own 15 to connect and 30 to answer would be told too late.
             (settings.Timeout, settings.CommandTimeout) = (Math.Min(settings.Timeout, 5), Math.Min(settings.CommandTimeout, 10));
             if (settings.MaxAutoPrepare == 0) (settings.MaxAutoPrepare, settings.AutoPrepareMinUsages) = (50, 2);
-            settings.NoResetOnClose = true; // nothing is SET here, and to reset takes 4 % of a transaction
+            settings.NoResetOnClose = true; // nothing is SET here, and to reset takes PostgreSQL 0.14 ms each time
             settings.ApplicationName ??= "FeedbackReceiver";
             return builder;
         } catch (Exception e) when (e is ArgumentException or FormatException or OverflowException or InvalidOperationException) {
@@ -95,9 +95,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     // ---- Writing: one writer takes whatever waits, writes it in one transaction, and only then answers, as the journal's does.
 
+    /// <summary>As the settings have it.</summary>
+    public PreparedEntry Prepare(Entry entry) => PreparedEntry.Of(entry, postgres.Value.KeepMessages);
     public Task<Commit> CommitAsync(Entry entry) {
         var told = new TaskCompletionSource<Commit>(TaskCreationOptions.RunContinuationsAsynchronously);
-        return _queue.Writer.TryWrite((PreparedEntry.Of(entry, postgres.Value.KeepMessages), told)) ? told.Task
+        return _queue.Writer.TryWrite((Prepare(entry), told)) ? told.Task
             : Task.FromResult(_queue.Reader.Completion.IsCompleted ? Commit.Unwritable : Commit.Busy);
     }
 
@@ -993,7 +995,7 @@ sealed partial class PersonNames {
 
 /// <summary>`FeedbackReceiver copy`: what a LiteDB receiver has in Journal:Directory, into the database of ConnectionStrings:Feedback. The
 /// journal is only read, whole lines of it, so a receiver may be writing there meanwhile; to copy again adds what came since.</summary>
-sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<ReceiverOptions> options, IOptions<PostgresOptions> postgres) {
+sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<ReceiverOptions> options) {
     readonly HashSet<Guid>[] _events = [[], [], []];
     readonly HashSet<Guid> _unread = [];
     readonly Dictionary<string, Known> _known = new(StringComparer.Ordinal);
@@ -1005,8 +1007,7 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
             ?? throw new Refusal("copy: ConnectionStrings:Feedback is where to copy to: Host=...;Database=...;Username=...");
         try {
             return await new JournalCopy(store, app.Services.GetRequiredService<NpgsqlDataSource>(),
-                app.Services.GetRequiredService<IOptions<ReceiverOptions>>(),
-                app.Services.GetRequiredService<IOptions<PostgresOptions>>()).CopyAsync();
+                app.Services.GetRequiredService<IOptions<ReceiverOptions>>()).CopyAsync();
         } catch (Exception e) when (e is NpgsqlException or TimeoutException) {
             throw new Refusal("copy: PostgreSQL cannot be used: " + e.Message);
         }
@@ -1026,7 +1027,7 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
             await foreach (string line in LinesAsync(Journal.PathOf(folder, segment))) {
                 if (string.IsNullOrWhiteSpace(line)) continue;
                 if (Entry.Read(Encoding.UTF8.GetBytes(line)) is not { } entry) { _bad++; continue; }
-                batch.Add(PreparedEntry.Of(entry, postgres.Value.KeepMessages));
+                batch.Add(store.Prepare(entry));
                 Tally(batch[^1]);
                 if (batch.Count < 256) continue;
                 await KeepAsync(batch);

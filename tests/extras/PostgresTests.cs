@@ -13,6 +13,8 @@ public sealed class PostgresContractTests(PostgresCluster cluster) : StoreContra
 public sealed class PostgresTests(PostgresCluster cluster) {
     const string Jane = "jane@example.com", Joe = "joe@example.com";
 
+    static readonly string[] Hook = ["Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="];
+
     static Task<ReceiverApp> StartAsync(string database, params string[] settings) =>
         ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database, .. settings]);
     static IFeedbackStore Store(ReceiverApp app) => app.Services.GetRequiredService<IFeedbackStore>();
@@ -229,8 +231,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [Fact]
     public async Task Somebody_forgotten_is_nowhere_in_the_database_and_still_suppressed_and_others_are_as_before() {
         string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database,
-            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        await using var app = await StartAsync(database, Hook);
         string own = app.Sns.Bounce(Jane),
             both = app.Sns.Signed(FakeSns.SesComplaint(["Jane Doe <JANE@example.com>", Joe], "0100019a00000001-mail"));
         foreach (string body in (string[])[own, both,
@@ -582,8 +583,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [Fact]
     public async Task Changes_are_told_in_order_until_they_are_dropped_by_one_receiver_at_a_time() {
         string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database,
-            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        await using var app = await StartAsync(database, Hook);
         Assert.Empty(await Store(app).ChangesAsync(10));
         await app.PostAsync(app.Sns.Bounce(Jane));
         await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane])));
@@ -596,24 +596,21 @@ public sealed class PostgresTests(PostgresCluster cluster) {
             changes.Select(each => (each.Address, each.Before, each.Reason)));
         Assert.Equal($"0100019a00000000-mail/bounce/Permanent/{Jane}", changes[0].Event);
         Assert.Equal(changes.Take(2), await Store(app).ChangesAsync(2));
-        await using (var other = await StartAsync(database,
-            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="))
+        await using (var other = await StartAsync(database, Hook))
             Assert.Empty(await Store(other).ChangesAsync(10));
         await Store(app).ChangesAsync(10);
         await Store(app).DropChangesAsync(changes[1].Number);
         Assert.Equal([changes[2]], await Store(app).ChangesAsync(10));
         await app.StopAsync();
-        await using var next = await StartAsync(database,
-            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        await using var next = await StartAsync(database, Hook);
         Assert.Equal([changes[2]], await Store(next).ChangesAsync(10));
     }
 
     [Fact]
     public async Task A_receiver_that_cannot_read_the_changes_lets_another_tell_of_them() {
         string database = await cluster.NewDatabaseAsync();
-        string[] hook = ["Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="];
-        await using var app = await StartAsync(database, hook);
-        await using var other = await StartAsync(database, hook);
+        await using var app = await StartAsync(database, Hook);
+        await using var other = await StartAsync(database, Hook);
         await CommitAsync(app, Manual(Jane, app.Clock.GetUtcNow()));
         Assert.Single(await Store(app).ChangesAsync(10));
 
@@ -631,8 +628,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [Fact]
     public async Task A_change_that_becomes_visible_late_is_not_dropped_unheard() {
         string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database,
-            "Hook:Url=http://localhost:9", "Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        await using var app = await StartAsync(database, Hook);
         await CommitAsync(app, Manual(Jane, app.Clock.GetUtcNow()));
         var told = Assert.Single(await Store(app).ChangesAsync(10));
         await PostgresCluster.ExecuteAsync(database,
