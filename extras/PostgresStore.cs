@@ -61,13 +61,22 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             // SNS waits 15 seconds. Npgsql's own 15 to connect and 30 to answer would be told too late.
             (settings.Timeout, settings.CommandTimeout) = (Math.Min(settings.Timeout, 5), Math.Min(settings.CommandTimeout, 10));
             if (settings.MaxAutoPrepare == 0) (settings.MaxAutoPrepare, settings.AutoPrepareMinUsages) = (50, 2);
-            settings.NoResetOnClose = true; // nothing is SET here, and to reset takes PostgreSQL 0.14 ms each time
+            settings.NoResetOnClose = true; // what is set here stays, and to reset takes PostgreSQL 0.14 ms each time
             settings.ApplicationName ??= "FeedbackReceiver";
-            return builder;
+            return builder.UsePhysicalConnectionInitializer(
+                connection => { using var plans = Plans(connection); plans.ExecuteNonQuery(); },
+                async connection => { await using var plans = Plans(connection); await plans.ExecuteNonQueryAsync(); });
         } catch (Exception e) when (e is ArgumentException or FormatException or OverflowException or InvalidOperationException) {
             throw new Refusal($"ConnectionStrings:Feedback {form}: {e.Message}");
         }
     }
+
+    // Plans are made once, and by an index. Else one that was made while a table had a page or two reads all of it for every address,
+    // in a night of many bounces for a minute or more, until autovacuum has looked; and short arrays are planned anew each time.
+    static NpgsqlCommand Plans(NpgsqlConnection connection) => new("""
+        select set_config(name, case name when 'enable_seqscan' then 'off' else 'force_generic_plan' end, false) from pg_settings
+        where name in ('enable_seqscan', 'plan_cache_mode')
+        """, connection);
 
     /// <summary>Creates or migrates the schema, then begins to write and to answer.</summary>
     /// <exception cref="Refusal">PostgreSQL cannot be reached or used, or a newer program has written there.</exception>

@@ -66,6 +66,24 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await Task.WhenAll(apps.Select(app => app.DisposeAsync().AsTask()));
     }
 
+    [Theory]
+    [InlineData(Sql.Find)]
+    [InlineData(Sql.Lock)]
+    [InlineData("delete from suppressions where email = any($1)")]
+    public async Task An_address_is_found_by_its_key_however_few_there_were_when_PostgreSQL_last_looked(string sql) {
+        await using var app = await StartAsync(await cluster.NewDatabaseAsync());
+        await using var connection = await app.Services.GetRequiredService<NpgsqlDataSource>()
+            .OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using var command = new NpgsqlCommand($"analyze suppressions; prepare asked (text[]) as {sql}", connection);
+        await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+        command.CommandText = "explain (verbose) execute asked (array['jane@example.com'])";
+        await using var rows = await command.ExecuteReaderAsync(TestContext.Current.CancellationToken);
+        string plan = "";
+        while (await rows.ReadAsync(TestContext.Current.CancellationToken)) plan += rows.GetString(0) + "\n";
+        Assert.Contains("suppressions_pkey", plan, StringComparison.Ordinal);
+        Assert.Contains("$1", plan, StringComparison.Ordinal); // made once, for any array
+    }
+
     [Fact]
     public async Task A_newer_schema_refuses_the_start() {
         string database = await cluster.NewDatabaseAsync();
