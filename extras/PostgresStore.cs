@@ -62,8 +62,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             (settings.Timeout, settings.CommandTimeout) = (Math.Min(settings.Timeout, 5), Math.Min(settings.CommandTimeout, 10));
             if (settings.MaxAutoPrepare == 0) (settings.MaxAutoPrepare, settings.AutoPrepareMinUsages) = (50, 2);
             settings.NoResetOnClose = true; // what is set here stays, and to reset takes PostgreSQL 0.14 ms each time
-            // Npgsql's 8 KiB are twenty writes a batch, each of which wakes the server; with more than 32 nothing was won.
-            if (settings.WriteBufferSize == 8 << 10) settings.WriteBufferSize = 32 << 10;
+            // Npgsql's 8 KiB cut a batch into many writes, each of which wakes the server; with more than 32 nothing was won.
+            if (!settings.ShouldSerialize("Write Buffer Size")) settings.WriteBufferSize = 32 << 10;
             settings.ApplicationName ??= "FeedbackReceiver";
             return builder.UsePhysicalConnectionInitializer(
                 connection => { using var plans = Plans(connection); plans.ExecuteNonQuery(); },

@@ -42,6 +42,17 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.DoesNotContain("secret-word", refusal.Message, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("Host=db", 5, 10, 32 << 10, 50)]
+    [InlineData("Host=db;Timeout=60;Command Timeout=60", 5, 10, 32 << 10, 50)] // SNS would not wait for it
+    [InlineData("Host=db;Timeout=2;Command Timeout=3;Write Buffer Size=8192;Max Auto Prepare=7", 2, 3, 8192, 7)]
+    public void What_a_connection_string_says_stands_but_that_SNS_waits_no_longer_than_fifteen_seconds(
+        string connection, int timeout, int commandTimeout, int writeBuffer, int prepared) {
+        var settings = PostgresStore.SourceOf(connection)!.ConnectionStringBuilder;
+        Assert.Equal((timeout, commandTimeout, writeBuffer, prepared),
+            (settings.Timeout, settings.CommandTimeout, settings.WriteBufferSize, settings.MaxAutoPrepare));
+    }
+
     [Fact]
     public async Task No_journal_and_no_LiteDB_file_is_made() {
         await using var app = await StartAsync(await cluster.NewDatabaseAsync());
