@@ -13,7 +13,7 @@ using Npgsql;
 static partial class Extras {
     static partial void AddPostgresStore(WebApplicationBuilder builder) {
         if (PostgresStore.SourceOf(builder.Configuration["ConnectionStrings:Feedback"]) is not { } source) return;
-        builder.Services.AddSingleton(_ => source.Build()).AddSingleton<PostgresStore>()
+        builder.Services.AddSingleton(_ => PostgresStore.Build(source)).AddSingleton<PostgresStore>()
             .AddSingleton<IFeedbackStore>(services => services.GetRequiredService<PostgresStore>())
             .AddOptions<PostgresOptions>().Bind(builder.Configuration).ValidateOnStart();
     }
@@ -58,8 +58,13 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             builder.EnableArrays().EnableTransportSecurity();
             var settings = builder.ConnectionStringBuilder;
             if (string.IsNullOrEmpty(settings.Host)) throw new Refusal("ConnectionStrings:Feedback " + form);
-            // SNS waits 15 seconds. Npgsql's own 15 to connect and 30 to answer would be told too late.
-            (settings.Timeout, settings.CommandTimeout) = (Math.Min(settings.Timeout, 5), Math.Min(settings.CommandTimeout, 10));
+            if (settings.Multiplexing) throw new Refusal("ConnectionStrings:Feedback: Multiplexing would tear a transaction apart: leave it out");
+            // SNS waits 15 seconds: for a batch before one's own that comes to nothing, and for one's own. In seconds, but for the last.
+            (settings.Timeout, settings.CommandTimeout, settings.CancellationTimeout) =
+                (AtMost(5, settings.Timeout), AtMost(5, settings.CommandTimeout), AtMost(1000, settings.CancellationTimeout));
+            (settings.TcpKeepAlive, settings.TcpKeepAliveTime, settings.TcpKeepAliveInterval) = (true, 30, 10); // who asks for long hears of a dead host
+            settings.MaxPoolSize = Math.Max(settings.MaxPoolSize, Askers + 3); // one writes, one holds the hook's lock, one for all the rest
+            settings.TargetSessionAttributes = null; // see Build
             if (settings.MaxAutoPrepare == 0) (settings.MaxAutoPrepare, settings.AutoPrepareMinUsages) = (50, 2);
             settings.NoResetOnClose = true; // what is set here stays, and to reset takes PostgreSQL 0.14 ms each time
             // Npgsql's 8 KiB cut a batch into many writes, each of which wakes the server; with more than 32 nothing was won.
@@ -71,7 +76,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         } catch (Exception e) when (e is ArgumentException or FormatException or OverflowException or InvalidOperationException) {
             throw new Refusal($"ConnectionStrings:Feedback {form}: {e.Message}");
         }
+        static int AtMost(int most, int value) => value == 0 ? most : Math.Min(most, value); // 0 is for ever
     }
+    /// <summary>Of several hosts the primary is used: a standby that lags knows less than was acknowledged.</summary>
+    public static NpgsqlDataSource Build(NpgsqlSlimDataSourceBuilder builder) => builder.Build() is var source
+        && source is NpgsqlMultiHostDataSource hosts ? hosts.WithTargetSession(TargetSessionAttributes.Primary) : source;
 
     // Plans are made once, and by an index. Else one that was made while a table had a page or two reads all of it for every address,
     // in a night of many bounces for a minute or more, until autovacuum has looked; and short arrays are planned anew each time.
@@ -96,11 +105,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         _loops = [Task.Run(WriteUntilStoppedAsync, CancellationToken.None),
             .. Enumerable.Range(0, Askers).Select(_ => Task.Run(AskUntilStoppedAsync, CancellationToken.None))];
     }
-    /// <summary>Answers what waits.</summary>
+    /// <summary>Answers what waits, for as long as there is time.</summary>
     public async Task StopAsync(CancellationToken cancellationToken) {
         _queue.Writer.TryComplete();
         _asked.Writer.TryComplete();
-        await Task.WhenAll(_loops);
+        await Task.WhenAny(Task.WhenAll(_loops), Task.Delay(Timeout.Infinite, cancellationToken));
         await LetGoAsync();
     }
 
@@ -119,10 +128,17 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         while (await _queue.Reader.WaitToReadAsync()) {
             for (long length = 0; batch.Count < MostAtOnce && length < MostCharacters && _queue.Reader.TryRead(out var next);
                 length += next.Entry.Length) batch.Add(next);
+            long began = Stopwatch.GetTimestamp();
             var commit = await KeepAsync(batch.ConvertAll(each => each.Entry));
             foreach (var (_, told) in batch) told.SetResult(commit);
             batch.Clear();
+            if (commit != Commit.Kept) TellThoseBehind(_queue.Reader, began, commit);
         }
+    }
+    // Who came meanwhile would wait as long for the same, and longer than SNS waits.
+    static void TellThoseBehind<TAsked, TTold>(ChannelReader<(TAsked, TaskCompletionSource<TTold> Told)> queue, long began, TTold told) {
+        if (Stopwatch.GetElapsedTime(began).TotalSeconds < 2) return;
+        for (int count = queue.Count; count > 0 && queue.TryRead(out var next); count--) next.Told.SetResult(told);
     }
     /// <summary>Keeps entries, in their order. May be told more than once of the same.</summary>
     public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries) {
@@ -132,10 +148,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 return Commit.Kept;
             } catch (Exception e) { // whatever escaped here would end the writer
                 if (!IsOfTheServer(e)) return await KeepEachAsync(entries, e);
-                if (attempt > (IsConflict(e) ? 8 : 1) || !(IsConflict(e) || IsLost(e))) return Trouble(e);
-                // A lost connection is tried again at once, on a new one: after a restart of the server every idle one is dead.
-                // Whether COMMIT came through does not matter, since ids tell.
-                if (IsConflict(e)) await Task.Delay(Random.Shared.Next(2, 20 * attempt)); else source.Clear();
+                if (!IsWorthAnother(e, attempt > (IsConflict(e) ? 8 : 1))) return Trouble(e);
+                if (IsConflict(e)) await Task.Delay(Random.Shared.Next(2, 20 * attempt));
             }
         return Commit.Kept;
     }
@@ -154,9 +168,17 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         SqlState: PostgresErrorCodes.SerializationFailure or PostgresErrorCodes.DeadlockDetected
             or PostgresErrorCodes.FeatureNotSupported // a stale plan
     };
-    static bool IsLost(Exception e) => e is NpgsqlException
-        and not PostgresException { SqlState: not ("57P01" or "57P02" or "57P03" or ReadOnly) and [not '0', ..] };
-    const string ReadOnly = PostgresErrorCodes.ReadOnlySqlTransaction; // connected before a failover, to what is now the standby
+    // FATAL ends a connection: a restart, a failover, idle_session_timeout. The others say that this one is of no use any more: to what
+    // is a standby since a failover, or through a pooler that let go of what was prepared.
+    static bool IsLost(Exception e) => e is NpgsqlException and (not PostgresException
+        or PostgresException { InvariantSeverity: "FATAL" or "PANIC" }
+        or PostgresException { SqlState: PostgresErrorCodes.ReadOnlySqlTransaction or PostgresErrorCodes.InvalidSqlStatementName or ['0', ..] });
+    // A lost connection is tried again at once, on a new one: after a restart of the server every idle one is dead. Whether COMMIT came
+    // through does not matter, since ids tell. A server that says nothing is not waited for again.
+    bool IsWorthAnother(Exception e, bool last) {
+        if (IsLost(e)) source.Clear();
+        return !last && (IsConflict(e) || IsLost(e)) && (e.InnerException ?? e) is not TimeoutException;
+    }
     // Not the entry's fault: everything but data exceptions, limits of a row, and what never got as far as the server.
     static bool IsOfTheServer(Exception e) => e is Overtaken or TimeoutException or IOException or OperationCanceledException
         or (NpgsqlException and not PostgresException { SqlState: ['2', '2' or '3', ..] or ['5', '4', ..] });
@@ -180,7 +202,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             await using var reader = await insert.ExecuteReaderAsync();
             await batch.ReadInsertedAsync(reader);
         }
-        if (!batch.LockedAll) throw new Overtaken(); // somebody was forgotten meanwhile
+        if (!batch.LockedAll || IsNews(batch.ForgetKey)) throw new Overtaken(); // somebody was forgotten meanwhile
         batch.Judge();
         await using (var update = new NpgsqlBatch(connection)) {
             foreach (var command in batch.Update(_shard, _keepsChanges, _seen)) update.BatchCommands.Add(command);
@@ -198,11 +220,13 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         while (await _asked.Reader.WaitToReadAsync()) {
             while (asked.Count < MostAtOnce && _asked.Reader.TryRead(out var next)) asked.Add(next);
             Known[]? known = null;
+            long began = Stopwatch.GetTimestamp();
             try {
                 known = await FindAsync(asked.ConvertAll(each => each.Address));
             } catch (Exception e) { Trouble(e); } // whatever escaped would end all look-ups
             for (int i = 0; i < asked.Count; i++) asked[i].Told.SetResult(known?[i]);
             asked.Clear();
+            if (known is null) TellThoseBehind(_asked.Reader, began, null);
         }
     }
 
@@ -214,30 +238,41 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     public async ValueTask<Known[]?> FindAsync(IReadOnlyList<string> addresses) {
         var known = new Known[addresses.Count];
         try {
-            for (int from = 0; from < known.Length; from += Page * 10) {
+            for (int from = 0; from < known.Length;) {
                 string[] asked = [.. addresses.Skip(from).Take(Page * 10).Select(PreparedEntry.Clean)],
                     aliases = Array.ConvertAll(asked, Alias);
-                var found = await ReadAsync(Sql.Find, row => (row.GetString(0), row.GetString(1)),
+                var found = await ReadAsync(Sql.Find, row => (row.IsDBNull(0) ? ForgetKey : row.GetString(0), row.GetString(1)),
                     P<string[]>([.. asked.Concat(aliases).Distinct()]));
                 var all = found.ToDictionary(each => each.Item1, each => each.Item2, StringComparer.Ordinal);
-                for (int i = 0; i < asked.Length; i++)
-                    known[from + i] = (all.GetValueOrDefault(aliases[i]) ?? all.GetValueOrDefault(asked[i])) is { } json
-                        ? PostgresBatch.KnownOf(json) : Known.Nothing;
+                if (IsNews(all[ForgetKey])) continue; // asked again, under what it makes of the names
+                Known? Of(string name) => all.GetValueOrDefault(name) is { } json ? PostgresBatch.KnownOf(json) : null;
+                for (int i = 0; i < asked.Length; i++) known[from + i] = PostgresBatch.Either(Of(aliases[i]), Of(asked[i]));
+                from += asked.Length;
             }
             return known;
         } catch (Unavailable) { return null; }
+    }
+    const string ForgetKey = "\0"; // no address has that
+    // `copy` may bring the key of a LiteDB receiver while this runs.
+    bool IsNews(string? forgetKey) {
+        if (forgetKey is null || Convert.FromHexString(forgetKey) is var key && key.AsSpan().SequenceEqual(_forgetKey)) return false;
+        _forgetKey = key;
+        return true;
     }
     /// <summary>Under what somebody is known who was forgotten: a hash, keyed by what lies in `meta`.</summary>
     public string Alias(string address) =>
         "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(_forgetKey, Encoding.UTF8.GetBytes(address)));
 
+    /// <summary>Whether a row can be written: it is, and taken back.</summary>
     public async Task<bool> IsWritableAsync() {
         try {
-            for (bool again = true; ; again = false) {
-                var answer = await ReadAsync("select current_setting('transaction_read_only') = 'off'", row => row.GetBoolean(0));
-                if (answer is [true] || !again) return answer is [true];
-                source.Clear(); // the others may be of yesterday's server, too
-            }
+            return await UseAsync(async connection => {
+                await using var probe = new NpgsqlBatch(connection);
+                string[] commands = ["begin", $"insert into entries (id, at) values ('{Guid.Empty}', now())", "rollback"];
+                foreach (string command in commands) probe.BatchCommands.Add(new(command));
+                await probe.ExecuteNonQueryAsync();
+                return true;
+            }, CancellationToken.None);
         } catch (Unavailable) { return false; }
     }
     /// <summary>At once: what is committed can be read.</summary>
@@ -280,14 +315,14 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             findings.Add($"PostgreSQL could not be used {_trouble.Count} times since the start, last at {_trouble.At:u} ({_trouble.Why})");
         return new("PostgreSQL", bytes, 0, TimeSpan.Zero, suppressed, unread, topics, findings);
 
-        static DateTimeOffset? At(NpgsqlDataReader row, int column) => row.IsDBNull(column) ? null : row.GetFieldValue<DateTime>(column);
+        static DateTimeOffset? At(NpgsqlDataReader row, int column) => row.IsDBNull(column) ? null : Sql.Time(row, column);
     }
 
     public async IAsyncEnumerable<(string Address, Known Known)> SuppressionsAsync(string after,
         [EnumeratorCancellation] CancellationToken cancellation) {
         for (int count = 100; ; count = Page) {
             var page = await ReadAsync(Sql.Suppressions, row => (row.GetString(0), PostgresBatch.KnownOf(row.GetString(1))),
-                [P(after), P(count)], patient: false, cancellation);
+                [P(after), P(count)], patient: true, cancellation);
             foreach (var each in page) yield return each;
             if (page.Count < count) yield break;
             after = page[^1].Item1;
@@ -301,26 +336,26 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, params NpgsqlParameter[] parameters) =>
         ReadAsync(sql, read, parameters, patient: false, CancellationToken.None);
 
-    // Tried again once on a new connection: after a restart of the server, all the idle ones are dead.
-    async Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read,
-        NpgsqlParameter[] parameters, bool patient, CancellationToken cancellation) {
+    Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read,
+        NpgsqlParameter[] parameters, bool patient, CancellationToken cancellation) =>
+        UseAsync(connection => ReadAsync(connection, sql, read, parameters, patient, cancellation), cancellation);
+
+    async Task<T> UseAsync<T>(Func<NpgsqlConnection, Task<T>> use, CancellationToken cancellation) {
         for (bool again = true; ; again = false)
             try {
                 await using var connection = await source.OpenConnectionAsync(cancellation);
-                return await ReadAsync(connection, sql, read, parameters, patient, cancellation);
+                return await use(connection);
             } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) {
-                if (!again || !IsLost(e)) {
-                    Trouble(e);
-                    throw new Unavailable();
-                }
-                source.Clear();
+                if (IsWorthAnother(e, last: !again)) continue;
+                Trouble(e);
+                throw new Unavailable();
             }
     }
 
     static async Task<List<T>> ReadAsync<T>(NpgsqlConnection connection, string sql, Func<NpgsqlDataReader, T> read,
         NpgsqlParameter[] parameters, bool patient = false, CancellationToken cancellation = default) {
         await using var command = new NpgsqlCommand(sql, connection);
-        if (patient) command.CommandTimeout = 0; // a rare subject among 100 million events takes its time; whoever asks can hang up
+        if (patient) command.CommandTimeout = 3600; // seconds: a rare subject among 100 million events takes its time; whoever asks can hang up
         foreach (var parameter in parameters) command.Parameters.Add(parameter.Clone());
         var rows = new List<T>();
         await using var reader = await command.ExecuteReaderAsync(cancellation);
@@ -356,7 +391,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         } finally { _telling.Release(); }
 
         static Change ChangeOf(NpgsqlDataReader row) => new(row.GetInt64(0), row.GetString(1), row.IsDBNull(2) ? null : row.GetString(2),
-            row.IsDBNull(3) ? null : row.GetString(3), row.GetFieldValue<DateTime>(4), row.IsDBNull(5) ? null : row.GetString(5));
+            row.IsDBNull(3) ? null : row.GetString(3), Sql.Time(row, 4), row.IsDBNull(5) ? null : row.GetString(5));
     }
     /// <summary>Drops those that were told of. Numbers are given before COMMIT, so a lower one may appear later than a higher one; it
     /// is told later, and not dropped unheard. Those of one address come in order, for its row is locked meanwhile.</summary>
@@ -393,8 +428,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 await ForgetEventsAsync(address);
                 return Commit.Kept;
             } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException or Overtaken) {
-                if (attempt > 4 || !(IsConflict(e) || IsLost(e))) return Trouble(e);
-                if (!IsConflict(e)) source.Clear();
+                if (!IsWorthAnother(e, attempt > 4)) return Trouble(e);
             }
     }
     async Task ForgetKnownAsync(string address) {
@@ -406,9 +440,9 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             await using var reader = await insert.ExecuteReaderAsync();
             await batch.ReadInsertedAsync(reader);
         }
-        if (!batch.LockedAll) throw new Overtaken();
+        if (!batch.LockedAll || IsNews(batch.ForgetKey)) throw new Overtaken();
         await using (var update = new NpgsqlBatch(connection)) {
-            foreach (var command in batch.Forget(address, Alias(address))) update.BatchCommands.Add(command);
+            foreach (var command in batch.Forget(address)) update.BatchCommands.Add(command);
             await update.ExecuteNonQueryAsync();
         }
         await transaction.CommitAsync();
@@ -430,21 +464,24 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             await ReadAsync(connection, $"delete from {table} where id = any($1)", _ => 0, [P(ids)], patient: true);
     }
 
+    // A row is changed only as it was read: who forgets somebody else meanwhile would have the person back otherwise. Then it is read again.
     static async Task ScrubAsync(NpgsqlConnection connection, string table, string[] columns, PersonNames names, string address) {
         for (var after = Guid.Empty; ;) {
             var found = await ReadAsync(connection, Sql.Naming(table, columns),
                 row => (Id: row.GetGuid(0), Texts: columns.Select((_, i) => row.IsDBNull(i + 1) ? null : row.GetString(i + 1)).ToArray()),
                 [P(after), P(names.Patterns), P(address)], patient: true);
+            bool all = true;
             foreach (var (id, texts) in found) {
                 string?[] rest = [.. texts.Select((text, i) =>
                     text is null ? null : Sql.IsJson(columns[i]) ? names.WithoutJson(text) : names.Without(text))];
                 if (rest.SequenceEqual(texts)) continue;
                 // An envelope cannot be changed without breaking its signature, so its text goes; its id stays, to know a retry by.
                 if (table == "entries") rest = [null];
-                await ReadAsync(connection, Sql.Rewrite(table, columns), _ => 0, [P(id), .. rest.Select(PostgresBatch.Text)]);
+                all &= await ReadAsync(connection, Sql.Rewrite(table, columns), row => row.GetGuid(0),
+                    [P(id), .. rest.Concat(texts).Select(PostgresBatch.Text)]) is [_];
             }
-            if (found.Count < Page) break;
-            after = found[^1].Id;
+            if (all && found.Count < Page) break;
+            if (all) after = found[^1].Id;
         }
     }
     // What is known of others may quote the person. It is changed only as it was read; what a commit changes meanwhile is read again.
@@ -466,16 +503,36 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 /// line holds everything unharmed; null when messages are not kept, and this is one that has events.</summary>
 sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id, Feedback Feedback)[] Events,
     string? Unread, int Simplified = 0) {
-    public int Length => (Line ?? Entry.Message!.Message).Length * Math.Max(1, Events.Length); // each event of a message carries its `mail`
+    const int MostRepeated = 16 << 20, LongText = 1024; // characters; fifty recipients, the most that SES has, of a mail of 256 KiB are less
+    /// <summary>In characters: each event of a message carries its `mail`.</summary>
+    public long Length => (Line?.Length ?? 0) + LengthOf(Events.Select(each => each.Feedback));
+    static long LengthOf(IEnumerable<Feedback> feedback) => feedback.Sum(each => each.Texts.Sum(text => (long)(text.Value?.Length ?? 0))
+        + each.Address.Length + (each.Tags?.Length ?? 0) + (each.Mail?.Length ?? 0));
     public static PreparedEntry Of(Entry entry, bool keepsMessages = true) {
         Feedback[] feedback = [.. entry.Event.Feedback.Select(Clean)];
+        if (LengthOf(feedback) > MostRepeated) feedback = Array.ConvertAll(feedback, WithoutLongTexts);
+        string? unread = LengthOf(feedback) > MostRepeated ? "its events are too large for PostgreSQL" : null;
+        if (unread is not null) feedback = [];
         string? line = keepsMessages || feedback.Length == 0 ? LineOf(entry) : null;
-        // The same for every delivery of a message, whichever receiver it comes to.
+        // The same for every delivery of a message, whichever receiver it comes to, and whenever.
         string name = entry.Message is { } message ? $"{message.TopicArn}\n{message.MessageId}\n{message.Message}" : line!;
-        long time = feedback is [var first, ..] ? first.SentAt : entry.At.ToUnixTimeMilliseconds();
+        long time = feedback is [var first, ..] ? first.SentAt
+            : (Iso8601.Read(entry.Message?.Timestamp) ?? entry.At).ToUnixTimeMilliseconds();
         return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(Encoding.UTF8.GetBytes(name))), line,
-            Array.ConvertAll(feedback, each => (each.PrimaryKey, each)), entry.Refused?.Why ?? entry.Event.Unread);
+            Array.ConvertAll(feedback, each => (each.PrimaryKey, each)), unread ?? entry.Refused?.Why ?? entry.Event.Unread);
     }
+    // What a message says once, and each of its thousands of events would repeat.
+    static Feedback WithoutLongTexts(Feedback each) => each with {
+        SubType = Short(each.SubType),
+        Status = Short(each.Status),
+        Detail = Short(each.Detail),
+        Subject = Short(each.Subject),
+        Source = Short(each.Source),
+        ConfigurationSet = Short(each.ConfigurationSet),
+        Tags = Short(each.Tags),
+        Mail = Short(each.Mail),
+    };
+    static string? Short(string? text) => text?.Length > LongText ? null : text;
     static string LineOf(Entry entry) => JsonSerializer.Serialize(entry, SnsJson.Lines.Entry);
     /// <summary>The same with JSON as a string, then without events, as unread; null when there is nothing left to leave out.</summary>
     public PreparedEntry? Simpler(string why) => Simplified switch {
@@ -547,6 +604,9 @@ sealed class PostgresBatch {
     readonly int _softBounceLimit;
     int _returning;
 
+    /// <summary>The key under which forgotten people are known, as it was read with the rows; null when no row was needed.</summary>
+    public string? ForgetKey { get; private set; }
+
     public PostgresBatch(IReadOnlyList<PreparedEntry> entries, int softBounceLimit, Func<string, string> alias) {
         (_entries, _softBounceLimit) = ([.. entries.DistinctBy(each => each.Id)], softBounceLimit);
         void MayChange(string address) { if (_guessed.TryAdd(address, Known.Nothing)) _aliases[address] = alias(address); }
@@ -611,7 +671,8 @@ sealed class PostgresBatch {
         while (await reader.ReadAsync()) _made.Add(reader.GetString(0));
         await reader.NextResultAsync();
         while (await reader.ReadAsync())
-            _known[reader.GetString(0)] = _made.Contains(reader.GetString(0)) ? Known.Nothing : KnownOf(reader.GetString(1));
+            if (reader.IsDBNull(0)) ForgetKey = reader.GetString(1);
+            else _known[reader.GetString(0)] = _made.Contains(reader.GetString(0)) ? Known.Nothing : KnownOf(reader.GetString(1));
     }
     /// <summary>False when a row went between its insert and its lock.</summary>
     public bool LockedAll => _aliases.All(each => _known.ContainsKey(each.Key) || _known.ContainsKey(each.Value));
@@ -640,7 +701,10 @@ sealed class PostgresBatch {
 
     void Update(string address, DateTimeOffset at, Func<Known, Known> judge) {
         if (!_aliases.TryGetValue(address, out string? alias)) return;
-        if (_known.ContainsKey(alias)) address = alias;
+        if (_known.ContainsKey(alias)) UpdateRow(alias, at, judge);
+        if (!_known.ContainsKey(alias) || !_made.Contains(address)) UpdateRow(address, at, judge);
+    }
+    void UpdateRow(string address, DateTimeOffset at, Func<Known, Known> judge) {
         if (!_known.TryGetValue(address, out var before) || (judge(before) is var after && ReferenceEquals(before, after))) return;
         _known[address] = after;
         _changed.Add(address);
@@ -648,6 +712,10 @@ sealed class PostgresBatch {
         if (before.Suppressed != after.Suppressed) Add(_totals, "suppressed", after.Suppressed ? 1 : -1);
         if (before.Suppressed || after.Suppressed) _totals["version"] = 1;
     }
+    /// <summary>What is known of somebody by hash or by name. By both, when a receiver heard of them before `copy` told that a LiteDB
+    /// receiver had forgotten them: then they are suppressed by either, and whatever comes concerns both.</summary>
+    public static Known Either(Known? byHash, Known? byName) =>
+        byName is null || byHash is { Suppressed: true } || (byHash is not null && !byName.Suppressed) ? byHash ?? Known.Nothing : byName;
     static void Add(SortedDictionary<string, long> counts, string key, long added) => counts[key] = counts.GetValueOrDefault(key) + added;
 
     void See(PreparedEntry prepared, Envelope message) {
@@ -721,10 +789,12 @@ sealed class PostgresBatch {
     };
 
     /// <summary>The person's row gives way to one under the alias, which keeps the suppression and no word of it.</summary>
-    public IEnumerable<NpgsqlBatchCommand> Forget(string address, string alias) {
-        var known = _known.GetValueOrDefault(address, Known.Nothing);
+    public IEnumerable<NpgsqlBatchCommand> Forget(string address) {
+        string alias = _aliases[address];
+        var (byHash, byName) = (_known.GetValueOrDefault(alias), _known.GetValueOrDefault(address));
+        var known = Either(byHash, byName);
         const string because = "It was suppressed before its owner asked to be forgotten.";
-        var kept = known with {
+        _known[alias] = known with {
             Because = known.Suppressed ? because : null,
             SoftBecause = known.SoftBecause is null ? null : because,
             Event = null,
@@ -734,11 +804,9 @@ sealed class PostgresBatch {
             SoftBounces = null,
         };
         yield return Command("delete from suppressions where email = $1", P(address));
-        if (!_known.ContainsKey(alias) && kept != Known.Nothing) {
-            _known[alias] = kept;
-            yield return Suppressions(Sql.UpdateSuppressions, [alias], _known);
-        }
-        yield return Command(Sql.Add("totals"), P<string[]>(["version"]), P<long[]>([1]), P((short)0));
+        if (_known[alias] != Known.Nothing || byHash is not null) yield return Suppressions(Sql.UpdateSuppressions, [alias], _known);
+        long twice = byHash is { Suppressed: true } && byName is { Suppressed: true } ? 1 : 0;
+        yield return Command(Sql.Add("totals"), P<string[]>(["suppressed", "version"]), P<long[]>([-twice, 1]), P((short)0));
         yield return Command("delete from changes where address = $1", P(address));
     }
 }
@@ -778,14 +846,15 @@ static class Sql {
     ];
     public static bool IsJson(string column) => column is "entry" or "message" or "tags" or "mail";
 
+    const string ForgetKey = "select null as email, value as known from meta where name = 'forget_key' union all\n";
     public const string InsertEntries = """
         insert into entries (id, at, entry) select * from unnest($1::uuid[], $2::timestamptz[], $3::text[]) on conflict (id) do nothing returning id
         """,
         // One probe of the index for each address, whatever the planner believes of a table that was empty a minute ago; in the
         // order of the array.
-        Find = """
+        Find = ForgetKey + """
         select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email limit 1) as found
-        """, Lock = """
+        """, Lock = ForgetKey + """
         select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email for update) as found
         """, InsertSuppressions = """
         insert into suppressions (email, reason, since, known) select email, reason, since, known::jsonb
@@ -809,13 +878,22 @@ static class Sql {
     /// <summary>Rows that may name somebody, but not their own.</summary>
     public static string Naming(string table, string[] columns) {
         string texts = string.Join(", ", columns.Select(column => column + "::text"));
-        return $"select id, {texts} from {table} where id > $1 and lower(concat_ws(' ', {texts})) like any($2) "
+        return $"select id, {texts} from {table} where id > $1 and lower(concat_ws(' ', {texts}) collate \"C\") like any($2) "
             + $"{(columns.Length > 1 ? "and email <> $3 " : "")}order by id limit 1000";
     }
+    /// <summary>Of a row that still has the texts that were read, told back.</summary>
     public static string Rewrite(string table, string[] columns) => $"update {table} set {string.Join(", ",
-        columns.Select((column, i) => $"{column} = ${i + 2}{(column is "mail" or "tags" ? "::jsonb" : "")}"))} where id = $1";
+        columns.Select((column, i) => $"{column} = ${i + 2}{(column is "mail" or "tags" ? "::jsonb" : "")}"))} where id = $1 and "
+        + $"{string.Join(" and ", columns.Select((column, i) => $"{column}::text is not distinct from ${i + 2 + columns.Length}"))} returning id";
+    /// <summary>Whether, after a lift that is not there yet, there is anything that could suppress the address.</summary>
+    public const string HeardOfSince = """
+        select not exists (select from entries where id = $1) and (exists (select from email_bounces where email = $2 and sort_key >= $3)
+            or exists (select from email_complaints where email = $2 and sort_key >= $3)
+            or exists (select from email_events where email = $2 and sort_key >= $3 and kind = 'Subscription')
+            or exists (select from entries where id >= $3 and strpos(entry, $4) > 0))
+        """;
     public const string NamingKnown = """
-        select email, known::text from suppressions where email > $1 and lower(known::text) like any($2) order by email limit 1000
+        select email, known::text from suppressions where email > $1 and lower(known::text collate "C") like any($2) order by email limit 1000
         """, RewriteKnown = """
         with changed as (update suppressions set known = $2::jsonb where email = $1 and known = $3::jsonb returning email)
         insert into totals as c (name, shard, n) select 'version', 0, 1 from changed on conflict (name, shard) do update set n = c.n + 1 returning n
@@ -854,10 +932,12 @@ static class Sql {
         });
         return ($"select * from ({string.Join(" union all ", selects)}) as newest order by sort_key desc limit $3", [.. parameters]);
     }
+    /// <summary>In UTC. Npgsql gives the infinities no zone, and by the zone of this machine the first would be before all time.</summary>
+    public static DateTimeOffset Time(NpgsqlDataReader row, int column) => DateTime.SpecifyKind(row.GetFieldValue<DateTime>(column), DateTimeKind.Utc);
     /// <summary>A row of <see cref="Newest"/>.</summary>
     public static (Guid Key, Feedback Feedback) EventOf(NpgsqlDataReader row) {
         string? Text(int column) => row.IsDBNull(column) ? null : row.GetString(column);
-        return (row.GetGuid(0), new(Text(15)!, Text(3)!, Text(4)!, row.GetFieldValue<DateTime>(1), Text(5), Text(6), Text(7), Text(8),
+        return (row.GetGuid(0), new(Text(15)!, Text(3)!, Text(4)!, Time(row, 1), Text(5), Text(6), Text(7), Text(8),
             row.GetBoolean(2), Text(9), Text(10), Text(11), Text(12), Text(14), Text(16), Text(13)!));
     }
 }
@@ -917,7 +997,8 @@ static class PostgresSchema {
             return await command.ExecuteScalarAsync(cancellation);
         }
         await RunAsync("select pg_advisory_xact_lock($1)", PostgresStore.P(Lock));
-        await RunAsync("create table if not exists meta (name text primary key, value text not null)");
+        if (await RunAsync("select to_regclass('meta')::text") is not string) // else nobody who may make no table could ever start
+            await RunAsync("create table meta (name text primary key, value text not null)");
         string? version = (string?)await RunAsync("select value from meta where name = 'schema'");
         if (version is not null && int.Parse(version, CultureInfo.InvariantCulture) > PostgresStore.Schema)
             throw new Refusal($"ConnectionStrings:Feedback: the tables are of schema {version}, "
@@ -1009,11 +1090,12 @@ sealed partial class PersonNames {
 sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<ReceiverOptions> options) {
     readonly HashSet<Guid>[] _events = [[], [], []];
     readonly HashSet<Guid> _unread = [];
+    readonly HashSet<string> _heardOf = new(StringComparer.Ordinal);
     readonly Dictionary<string, Known> _known = new(StringComparer.Ordinal);
     long _entries, _bad;
 
     public static async Task<int> RunAsync(string[] args) {
-        await using var app = Receiver.Build(args);
+        await using var app = Receiver.Build([.. args, "--Hook:Url="]); // the LiteDB receiver has told of what is copied
         var store = app.Services.GetService<PostgresStore>()
             ?? throw new Refusal("copy: ConnectionStrings:Feedback is where to copy to: Host=...;Database=...;Username=...");
         try {
@@ -1035,11 +1117,13 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         var (clock, told) = (Stopwatch.StartNew(), 0L);
         foreach (int segment in segments) {
             var batch = new List<PreparedEntry>();
-            await foreach (string line in LinesAsync(Journal.PathOf(folder, segment))) {
-                if (string.IsNullOrWhiteSpace(line)) continue;
-                if (Entry.Read(Encoding.UTF8.GetBytes(line)) is not { } entry) { _bad++; continue; }
-                batch.Add(store.Prepare(entry));
-                Tally(batch[^1]);
+            foreach (var line in LinesOf(Journal.PathOf(folder, segment))) {
+                if (!line.Span.ContainsAnyExcept((byte)' ')) continue;
+                if (Entry.Read(line.Span) is not { } entry) { _bad++; continue; }
+                var prepared = store.Prepare(entry);
+                Tally(prepared);
+                if (entry.Lift is { } lift && await IsHeardOfSinceAsync(prepared.Id, PreparedEntry.Clean(lift.Address), entry.At)) continue;
+                batch.Add(prepared);
                 if (batch.Count < 256) continue;
                 await KeepAsync(batch);
                 if (clock.ElapsedMilliseconds - told < 5000) continue;
@@ -1052,16 +1136,24 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         await store.StopAsync(CancellationToken.None);
         return code;
     }
-    // The last line may be half written, or never acknowledged; it is left for the next time.
-    static async IAsyncEnumerable<string> LinesAsync(string path) {
-        await using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 1 << 16);
-        using var reader = new StreamReader(file, new UTF8Encoding(false));
-        string? line = await reader.ReadLineAsync();
-        while (line is not null) {
-            string? next = await reader.ReadLineAsync();
-            if (next is not null || line.EndsWith('}')) yield return line;
-            line = next;
-        }
+    /// <summary>The lines that are whole now. A last one without its end is being written, or was never acknowledged.</summary>
+    public static IEnumerable<ReadOnlyMemory<byte>> LinesOf(string path) {
+        using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 0);
+        byte[] segment = new byte[file.Length];
+        int length = file.ReadAtLeast(segment, segment.Length, throwOnEndOfStream: false);
+        for (int from = 0, end; (end = segment.AsSpan(from..length).IndexOf((byte)'\n')) >= 0; from += end + 1)
+            yield return segment.AsMemory(from, end);
+    }
+    // What the journal lifts was lifted before now. Who was heard of since, on PostgreSQL, stays suppressed; what was copied before is known.
+    async Task<bool> IsHeardOfSinceAsync(Guid id, string address, DateTimeOffset lifted) {
+        await using var command = source.CreateCommand(Sql.HeardOfSince);
+        NpgsqlParameter[] parameters = [PostgresStore.P(id), PostgresStore.P(address),
+            PostgresStore.P(Feedback.SortKeyOf(lifted.ToUnixTimeMilliseconds(), new byte[10])),
+            PostgresStore.P($"\"suppress\":{{\"address\":\"{JsonEncodedText.Encode(address, Receiver.Relaxed)}\"")];
+        command.Parameters.AddRange(parameters);
+        if (await command.ExecuteScalarAsync() is not true) return false;
+        _heardOf.Add(address);
+        return true;
     }
     // In the order of the journal, so one batch after another; a server that restarts is waited for.
     async Task KeepAsync(List<PreparedEntry> batch) {
@@ -1074,11 +1166,17 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
     // Whom the LiteDB receiver forgot is known under its key.
     async Task TakeForgetKeyAsync(string path) {
         if (!File.Exists(path)) return;
-        await using var command = source.CreateCommand("""
-            update meta set value = $1 where name = 'forget_key' and value <> $1 and not exists (select from suppressions where email like 'forgotten:%')
-            """);
-        command.Parameters.Add(PostgresStore.P(Convert.ToHexStringLower(await File.ReadAllBytesAsync(path))));
+        var key = PostgresStore.P(Convert.ToHexStringLower(await File.ReadAllBytesAsync(path)));
+        await using var connection = await source.OpenConnectionAsync();
+        await using var transaction = await connection.BeginTransactionAsync();
+        await using var command = new NpgsqlCommand("lock table suppressions in share mode", connection); // nobody is forgotten meanwhile
         await command.ExecuteNonQueryAsync();
+        command.CommandText = """
+            update meta set value = $1 where name = 'forget_key' and value <> $1 and not exists (select from suppressions where email like 'forgotten:%')
+            """;
+        command.Parameters.Add(key);
+        await command.ExecuteNonQueryAsync();
+        await transaction.CommitAsync();
         command.CommandText = "select value = $1 from meta where name = 'forget_key'";
         if (await command.ExecuteScalarAsync() is not true)
             throw new Refusal("copy: people were forgotten under another key in PostgreSQL, "
@@ -1113,6 +1211,8 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         await LineAsync("addresses suppressed", _known.Values.Count(known => known.Suppressed),
             "select count(*) from suppressions where reason is not null");
         await LineAsync("unread", _unread.Count, "select count(*) from unread");
+        if (_heardOf.Count > 0)
+            Console.WriteLine($"{_heardOf.Count} addresses that the journal lifted were heard of in PostgreSQL since, and stay suppressed.");
         Console.WriteLine(all
             ? "All of the journal is in PostgreSQL."
             : "PostgreSQL holds less than the journal: what was lifted or forgotten there, or another setting.");

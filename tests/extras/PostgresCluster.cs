@@ -24,18 +24,21 @@ public sealed class PostgresCluster : IAsyncDisposable {
     public string Fsync { get; init; } = "on";
 
     /// <summary>The superuser's connection string to a new database. Skips the test where there is no PostgreSQL.</summary>
-    public async Task<string> NewDatabaseAsync() {
+    public async Task<string> NewDatabaseAsync(string with = "") {
+        await MakeAsync();
+        string name = $"feedback{Interlocked.Increment(ref _databases)}";
+        await ExecuteAsync(For("postgres"), $"create database {name} {with}");
+        return For(name);
+    }
+
+    async Task MakeAsync() {
         Assert.SkipUnless(Bin is not null, "initdb and postgres are not on PATH nor in /usr/lib/postgresql: apt-get install postgresql");
         await _gate.WaitAsync();
         try {
-            if (_server is null) {
-                Run("initdb", "-D", _folder, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync");
-                await StartAsync();
-            }
+            if (_server is not null) return;
+            Run("initdb", "-D", _folder, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync");
+            await StartAsync();
         } finally { _gate.Release(); }
-        string name = $"feedback{Interlocked.Increment(ref _databases)}";
-        await ExecuteAsync(For("postgres"), $"create database {name}");
-        return For(name);
     }
 
     public string For(string database) => $"Host=127.0.0.1;Port={_port};Username=postgres;Database={database}";
@@ -75,6 +78,21 @@ public sealed class PostgresCluster : IAsyncDisposable {
         await _server.WaitForExitAsync();
         _server.Dispose();
     }
+
+    /// <summary>Of nobody, so it lags for ever.</summary>
+    public async Task BecomeStandbyAsync() {
+        await StopAsync(immediate: false);
+        File.Create(Path.Combine(_folder, "standby.signal")).Dispose();
+        await StartAsync();
+    }
+    /// <summary>STOP: it says nothing any more, though the kernel goes on to take connections. CONT: it goes on.</summary>
+    public async Task SignalAsync(string database, string signal) {
+        if (signal == "STOP") _backends = await QueryAsync(database,
+            "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()");
+        using var kill = Process.Start("kill", ["-" + signal, .. _backends, $"{_server!.Id}"]);
+        await kill.WaitForExitAsync();
+    }
+    string[] _backends = [];
 
     public static async Task ExecuteAsync(string connection, string sql) {
         await using var source = NpgsqlDataSource.Create(connection + ";Pooling=false");

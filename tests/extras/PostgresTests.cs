@@ -34,6 +34,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [InlineData("Database=feedback", "neither Filename=<path> nor PostgreSQL's")]
     [InlineData("Host=db;Colour=blue", "neither Filename=<path> nor PostgreSQL's")]
     [InlineData("Host=db;Port=many;Password=secret-word", "neither Filename=<path> nor PostgreSQL's")]
+    [InlineData("Host=db;Multiplexing=true;Password=secret-word", "Multiplexing")]
     [InlineData("Host=127.0.0.1;Port=1;Password=secret-word", "Connection refused")]
     public async Task A_wrong_connection_string_stops_the_start_and_is_named(string connection, string why) {
         var refusal = await Assert.ThrowsAsync<Refusal>(() => StartAsync(connection));
@@ -43,14 +44,17 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Theory]
-    [InlineData("Host=db", 5, 10, 32 << 10, 50)]
-    [InlineData("Host=db;Timeout=60;Command Timeout=60", 5, 10, 32 << 10, 50)] // SNS would not wait for it
-    [InlineData("Host=db;Timeout=2;Command Timeout=3;Write Buffer Size=8192;Max Auto Prepare=7", 2, 3, 8192, 7)]
+    [InlineData("Host=db", 5, 5, 32 << 10, 50, 100)]
+    [InlineData("Host=db;Timeout=60;Command Timeout=60;Cancellation Timeout=20000", 5, 5, 32 << 10, 50, 100)] // SNS would not wait for it
+    [InlineData("Host=db;Timeout=0;Command Timeout=0;Cancellation Timeout=0;Maximum Pool Size=1", 5, 5, 32 << 10, 50, 5)] // for ever; one for all
+    [InlineData("Host=db;Cancellation Timeout=-1", 5, 5, 32 << 10, 50, 100, -1)] // Npgsql's way to ask for no cancellation
+    [InlineData("Host=db;Timeout=2;Command Timeout=3;Cancellation Timeout=500;Write Buffer Size=8192;Max Auto Prepare=7;Maximum Pool Size=9",
+        2, 3, 8192, 7, 9, 500)]
     public void What_a_connection_string_says_stands_but_that_SNS_waits_no_longer_than_fifteen_seconds(
-        string connection, int timeout, int commandTimeout, int writeBuffer, int prepared) {
+        string connection, int timeout, int commandTimeout, int writeBuffer, int prepared, int pool, int cancellation = 1000) {
         var settings = PostgresStore.SourceOf(connection)!.ConnectionStringBuilder;
-        Assert.Equal((timeout, commandTimeout, writeBuffer, prepared),
-            (settings.Timeout, settings.CommandTimeout, settings.WriteBufferSize, settings.MaxAutoPrepare));
+        Assert.Equal((timeout, commandTimeout, cancellation, writeBuffer, prepared, pool), (settings.Timeout, settings.CommandTimeout,
+            settings.CancellationTimeout, settings.WriteBufferSize, settings.MaxAutoPrepare, settings.MaxPoolSize));
     }
 
     [Fact]
@@ -415,7 +419,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     /// <summary>Another's transaction: its first statement, and the rest once a receiver waits for it, by so many connections.</summary>
-    static async Task WhileOneWaitsAsync(string database, string first, Func<Task> receiver, string then, bool commits, int count = 1) {
+    internal static async Task WhileOneWaitsAsync(string database, string first, Func<Task> receiver, string then, bool commits, int count = 1) {
         await using var other = new NpgsqlConnection(database + ";Pooling=false");
         await other.OpenAsync(TestContext.Current.CancellationToken);
         async Task RunAsync(string sql) {
@@ -699,6 +703,255 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task Somebody_forgotten_heard_of_again_and_forgotten_again_is_nowhere_in_the_database() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database, "Suppression:SoftBounceLimit=3");
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+        foreach (string body in (string[])[app.Sns.Signed(FakeSns.SesComplaint([Jane], "mail-2")),
+            app.Sns.Signed(FakeSns.SesDelivery(Jane, "mail-3"))]) Assert.Equal(200, (await app.PostAsync(body)).Status);
+
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+
+        Assert.DoesNotMatch($"{Jane}|mail-[23]", string.Join('\n', (await DumpAsync(database)).Where(row => !row.Contains("\"line\"", StringComparison.Ordinal))));
+        var (status, known) = await app.GetAsync("/suppressed/" + Jane);
+        Assert.Equal((200, "complaint"), (status, known.GetProperty("reason").GetString()));
+        Assert.Equal(1, (await Store(app).StateAsync()).Suppressed);
+    }
+
+    [Fact]
+    public async Task Two_people_who_are_forgotten_at_once_by_two_receivers_are_both_nowhere() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await using var other = await StartAsync(database);
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        await app.PostAsync(app.Sns.Bounce(Joe));
+        await PostgresCluster.ExecuteAsync(database, """
+            insert into unread (id, at, why, message) select gen_random_uuid(), now(), 'not JSON', 'jane@example.com and joe@example.com'
+            from generate_series(1, 3000)
+            """);
+
+        Assert.Equal([Commit.Kept, Commit.Kept], await Task.WhenAll(Store(app).ForgetAsync(Jane), Store(other).ForgetAsync(Joe)));
+
+        Assert.DoesNotMatch($"{Jane}|{Joe}", string.Join('\n', await DumpAsync(database)));
+        Assert.Equal(["3000"], await PostgresCluster.QueryAsync(database, "select count(*) from unread where message = 'forgotten and forgotten'"));
+    }
+
+    [Fact]
+    public async Task Somebody_forgotten_is_found_in_upper_case_where_the_database_speaks_Turkish() {
+        string database = await cluster.NewDatabaseAsync("template template0 locale_provider icu icu_locale 'tr'");
+        await using var app = await StartAsync(database);
+        await app.PostAsync(app.Sns.Bounce("lili@example.com"));
+        await app.PostAsync(app.Sns.Signed("To LILI@EXAMPLE.COM"));
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync("lili@example.com"));
+        Assert.DoesNotMatch("(?i)lili", string.Join('\n', await DumpAsync(database)));
+    }
+
+    [Fact]
+    public async Task A_key_that_copy_brought_is_heeded_by_receivers_that_run() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        Assert.Equal(404, await app.StatusAsync("/suppressed/" + Jane));
+        string alias = await NewForgetKeyAsync(database, Jane);
+        await PostgresCluster.ExecuteAsync(database, $$$"""insert into suppressions values ('{{{alias}}}', 'bounce', now(), '{"Reason":"bounce"}')""");
+
+        Assert.Equal("bounce", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
+
+        string next = await NewForgetKeyAsync(database, Jane);
+        await PostgresCluster.ExecuteAsync(database, $"update suppressions set email = '{next}'");
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane])))).Status);
+        Assert.Equal([next + " complaint"], await PostgresCluster.QueryAsync(database, "select email, reason from suppressions"));
+        string last = await NewForgetKeyAsync(database, Jane);
+        await PostgresCluster.ExecuteAsync(database, $"update suppressions set email = '{last}'");
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+        Assert.Equal([last + " complaint"], await PostgresCluster.QueryAsync(database, "select email, reason from suppressions"));
+        Assert.DoesNotContain("cannot be used", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    /// <summary>As `copy` takes it over; and the name under which somebody is known then.</summary>
+    static async Task<string> NewForgetKeyAsync(string database, string address) {
+        byte[] key = System.Security.Cryptography.RandomNumberGenerator.GetBytes(32);
+        await PostgresCluster.ExecuteAsync(database, $"update meta set value = '{Convert.ToHexStringLower(key)}' where name = 'forget_key'");
+        return "forgotten:" + Convert.ToHexStringLower(
+            System.Security.Cryptography.HMACSHA256.HashData(key, System.Text.Encoding.UTF8.GetBytes(address)));
+    }
+
+    [Theory]
+    [InlineData("{}", "{\"Reason\":\"bounce\"}")]
+    [InlineData("{\"Reason\":\"bounce\"}", "{}")]
+    public async Task Who_is_known_by_name_and_by_hash_is_suppressed_by_either_and_lifted_of_both(string byName, string byHash) {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        string alias = app.Services.GetRequiredService<PostgresStore>().Alias(Jane);
+        Task BothAsync() => PostgresCluster.ExecuteAsync(database, $"""
+            delete from suppressions;
+            insert into suppressions select email, known::json ->> 'Reason', case when known <> '{"{}"}' then now() end, known::jsonb
+            from (values ('{Jane}', '{byName}'), ('{alias}', '{byHash}')) as each (email, known)
+            """);
+        await BothAsync();
+        Assert.Equal("bounce", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+        Assert.Equal([alias + " bounce"], await PostgresCluster.QueryAsync(database, "select email, reason from suppressions"));
+        await BothAsync();
+        await CommitAsync(app, new Entry(app.Clock.GetUtcNow(), Lift: new(Jane)));
+        Assert.Equal(404, await app.StatusAsync("/suppressed/" + Jane));
+        await CommitAsync(app, Manual(Jane, app.Clock.GetUtcNow()));
+        Assert.Equal("manual", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
+    }
+
+    [Fact]
+    public async Task A_message_without_events_that_comes_again_is_the_same_message() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        foreach (string body in (string[])[app.Sns.Signed("not JSON"), app.Sns.Sign(app.Sns.Confirmation())])
+            for (int times = 0; times < 3; times++, app.Clock.Advance(TimeSpan.FromSeconds(20)))
+                Assert.Equal(200, (await app.PostAsync(body)).Status);
+        Assert.Equal(["2 1"], await PostgresCluster.QueryAsync(database, "select count(*), (select count(*) from unread) from entries"));
+    }
+
+    [Theory]
+    [InlineData("Your offers", "mail", 2001, 0)]
+    [InlineData("november", "tags", 2001, 0)]
+    [InlineData("General", "subtype", 2001, 0)]
+    [InlineData("Permanent", "type", 1, 1)] // without its type it would be another event
+    public async Task What_thousands_of_recipients_would_repeat_a_thousand_times_is_left_out_or_all_of_it_is_unread(
+        string text, string column, int suppressed, int unread) {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        string giant = FakeSns.SesBounce([.. Enumerable.Range(0, 2000).Select(number => $"a{number}@example.com")])
+            .Replace(text, new string('x', 300_000), StringComparison.Ordinal);
+
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(giant))).Status);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+
+        Assert.Equal([$"{suppressed} {suppressed} {unread} 1"], await PostgresCluster.QueryAsync(database, $"""
+            select count(*), (select count(*) from suppressions where reason = 'bounce'), (select count(*) from unread), count({column}) from email_bounces
+            """));
+        Assert.InRange((await Store(app).StateAsync()).JournalBytes, 0, 20 << 20);
+    }
+
+    [Fact]
+    public async Task A_connection_that_the_server_ended_because_it_was_idle_is_nobodys_trouble() {
+        string database = await cluster.NewDatabaseAsync(), name = database.Split('=')[^1];
+        await PostgresCluster.ExecuteAsync(database, $"alter database {name} set idle_session_timeout = '20ms'");
+        await using var app = await StartAsync(database);
+        Func<Task<int>>[] asks = [async () => (await app.PostAsync(app.Sns.Bounce(Jane))).Status, () => app.StatusAsync("/suppressed/" + Jane)];
+        foreach (var ask in asks)
+            for (int times = 0; times < 2; times++) {
+                Assert.Equal(200, await ask());
+                await Eventually.TrueAsync(async () =>
+                    (await PostgresCluster.QueryAsync(cluster.For("postgres"), $"select 1 from pg_stat_activity where datname = '{name}'")).Length == 0);
+            }
+        Assert.DoesNotContain("cannot be used", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_statement_that_a_pooler_let_go_of_is_prepared_again() {
+        await using var app = await StartAsync(await cluster.NewDatabaseAsync());
+        var source = app.Services.GetRequiredService<NpgsqlDataSource>();
+        Func<Task<int>>[] asks = [async () => (await app.PostAsync(app.Sns.Bounce(Jane))).Status, () => app.StatusAsync("/suppressed/" + Jane)];
+        foreach (var ask in asks) {
+            for (int times = 0; times < 5; times++) Assert.Equal(200, await ask());
+            var connections = new List<NpgsqlConnection>(); // whichever of the idle ones it was prepared on
+            for (int count = 0; count < 3; count++) connections.Add(await source.OpenConnectionAsync(TestContext.Current.CancellationToken));
+            foreach (var connection in connections) {
+                await using (var command = new NpgsqlCommand("deallocate all", connection))
+                    await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+                await connection.CloseAsync();
+            }
+            Assert.Equal(200, await ask());
+        }
+        Assert.DoesNotContain("cannot be used", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_time_before_all_time_is_read_where_the_clock_is_ahead_of_UTC() {
+        string database = await cluster.NewDatabaseAsync(), folder = Lines.FolderOf();
+        var sns = new FakeSns();
+        Directory.CreateDirectory(Path.Combine(folder, "certificates"));
+        File.WriteAllText(Path.Combine(folder, "certificates", sns.Name), sns.Pem);
+        using var receiver = await OwnProcess.StartAsync(folder, "ConnectionStrings__Feedback=" + database, "TZ=Asia/Tokyo");
+        foreach (string at in (string[])["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.9999999Z"])
+            Assert.True(await receiver.PostAsync(sns.Bounce(Jane, "mail-" + at, at: at)));
+
+        using var history = JsonDocument.Parse(await receiver.Private.GetStringAsync("/history/" + Jane, TestContext.Current.CancellationToken));
+
+        Assert.Equal((string[])["9999", "0001"], history.RootElement.GetProperty("events").EnumerateArray()
+            .Select(each => each.GetProperty("at").GetString()![..4]));
+        await receiver.StopAsync();
+    }
+
+    [Fact]
+    public async Task A_server_that_falls_silent_is_told_of_before_SNS_gives_up() {
+        await using var own = new PostgresCluster();
+        string database = await own.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        string before = app.Sns.Bounce(Jane);
+        Assert.Equal(200, (await app.PostAsync(before)).Status);
+        Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
+        await own.SignalAsync(database, "STOP");
+        try {
+            var asked = Task.WhenAll([app.StatusAsync("/suppressed/" + Jane), .. Enumerable.Range(0, 3).Select(async wait => {
+                await Task.Delay(TimeSpan.FromSeconds(wait), TestContext.Current.CancellationToken); // behind a batch that waits already
+                return (await app.PostAsync(app.Sns.Bounce(Joe, $"mail-{wait}"))).Status;
+            })]);
+            int[] statuses = await asked.WaitAsync(TimeSpan.FromSeconds(15), TestContext.Current.CancellationToken); // SNS's patience
+            Assert.All(statuses, status => Assert.Equal(503, status));
+        } finally { await own.SignalAsync(database, "CONT"); }
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Joe, "mail-0"))).Status);
+        Assert.Equal(200, await app.StatusAsync("/suppressed/" + Joe));
+    }
+
+    [Fact]
+    public async Task A_server_that_takes_no_new_row_is_not_healthy_and_to_ask_leaves_no_trace() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        Task<HttpResponseMessage> HealthAsync() => app.Webhook.GetAsync("/health", TestContext.Current.CancellationToken);
+        Assert.Equal(200, (int)(await HealthAsync()).StatusCode);
+        await PostgresCluster.ExecuteAsync(database, """
+            create function refuse() returns trigger language plpgsql as 'begin raise exception using errcode = ''53100''; end';
+            create trigger refuse before insert on entries for each row execute function refuse();
+            """);
+        Assert.Equal((503, 503), ((await app.PostAsync(app.Sns.Bounce(Jane))).Status, (int)(await HealthAsync()).StatusCode));
+        await PostgresCluster.ExecuteAsync(database, "drop trigger refuse on entries");
+        Assert.Equal(200, (int)(await HealthAsync()).StatusCode);
+        Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select count(*) from entries"));
+    }
+
+    [Fact]
+    public async Task Once_the_tables_are_made_a_role_that_may_make_none_is_enough() {
+        string database = await cluster.NewDatabaseAsync(), name = database.Split('=')[^1];
+        await using (var first = await StartAsync(database)) await first.StopAsync();
+        await PostgresCluster.ExecuteAsync(database, $"""
+            create role {name} login; grant select, insert, update, delete on all tables in schema public to {name};
+            """);
+        string connection = database.Replace("Username=postgres", "Username=" + name, StringComparison.Ordinal);
+        await using var app = await StartAsync(connection, Hook);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+        Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
+        Assert.True(await Store(app).IsWritableAsync());
+        Assert.Single(await Store(app).ChangesAsync(10));
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+        var refusal = await Assert.ThrowsAsync<Refusal>(async () => await StartAsync(
+            (await cluster.NewDatabaseAsync()).Replace("Username=postgres", "Username=" + name, StringComparison.Ordinal)));
+        Assert.Contains("permission denied", refusal.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Of_several_hosts_the_one_that_is_no_standby_is_used_whichever_is_named_first() {
+        PostgresCluster[] clusters = [new(), new()];
+        string[] databases = [await clusters[0].NewDatabaseAsync(), await clusters[1].NewDatabaseAsync()];
+        await clusters[0].BecomeStandbyAsync();
+        string[] hosts = Array.ConvertAll(databases, each => "127.0.0.1:" + each.Split("Port=")[1].Split(';')[0]);
+        foreach (string both in (string[])[$"{hosts[0]},{hosts[1]}", $"{hosts[1]},{hosts[0]};Target Session Attributes=any"]) {
+            await using var app = await StartAsync($"Host={both};Username=postgres;Database=feedback1");
+            Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+            Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
+        }
+        foreach (var each in clusters) await each.DisposeAsync();
+    }
+
+    [Fact]
     public async Task Email_events_can_be_partitioned_by_month_afterwards_and_whole_months_dropped() {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
@@ -721,10 +974,10 @@ public sealed class PostgresTests(PostgresCluster cluster) {
 public sealed class JournalCopyTests(PostgresCluster cluster) {
     const string Jane = "jane@example.com";
 
-    static async Task<(int Code, string Output)> CopyAsync(string folder, string database) {
+    static async Task<(int Code, string Output)> CopyAsync(string folder, string database, params string[] settings) {
         var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll"),
             "copy", "--Sns:TopicArns:0=" + FakeSns.TopicArn,
-            "--Journal:Directory=" + Path.Combine(folder, "journal"), "--ConnectionStrings:Feedback=" + database]) {
+            "--Journal:Directory=" + Path.Combine(folder, "journal"), "--ConnectionStrings:Feedback=" + database, .. settings]) {
             RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = folder,
         };
         using var process = Process.Start(start)!;
@@ -803,6 +1056,80 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
         File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
         (code, output) = await CopyAsync(folder, database);
         Assert.Equal((1, true), (code, output.Contains("people were forgotten under another key", StringComparison.Ordinal)));
+    }
+
+    [Theory]
+    [InlineData("bounce", "bounce")]
+    [InlineData("complaint", "complaint")]
+    [InlineData("unsubscribed", "bounce")]
+    [InlineData("by hand", "bounce")]
+    [InlineData("before", null)] // the lift was of this, too
+    [InlineData("nothing", null)]
+    public async Task A_lift_that_is_copied_late_leaves_whom_PostgreSQL_has_heard_of_since(string since, string? reason) {
+        string database = await cluster.NewDatabaseAsync(), bounce = Lines.Bounce(Jane),
+            lift = """{"at":"2026-11-24T08:00:00+00:00","lift":{"address":"jane@example.com"} }""" + "\n";
+        Assert.Equal(0, (await CopyAsync(Lines.FolderOf(bounce), database)).Code);
+        await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database]);
+        app.Clock.Advance(TimeSpan.FromMinutes(30));
+        const string now = "2026-11-24T08:30:00Z";
+        if (since == "by hand")
+            Assert.Equal(Commit.Kept, await app.Services.GetRequiredService<IFeedbackStore>()
+                .CommitAsync(new Entry(app.Clock.GetUtcNow(), Suppress: new(Jane, Reason.Manual))));
+        else if (since != "nothing")
+            Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(since switch {
+                "bounce" => FakeSns.SesBounce([Jane], "mail-2", at: now),
+                "complaint" => FakeSns.SesComplaint([Jane], "mail-2", at: now),
+                "before" => FakeSns.SesComplaint([Jane], "mail-2"),
+                _ => $$$"""
+                    {"eventType":"Subscription","subscription":{"timestamp":"{{{now}}}","newTopicPreferences":{"unsubscribeAll":true}},
+                    "mail":{"messageId":"mail-2","destination":["{{{Jane}}}"]} }
+                    """,
+            }))).Status);
+
+        var (code, output) = await CopyAsync(Lines.FolderOf(bounce, lift), database);
+
+        Assert.True(code == 0, output);
+        Assert.Equal(reason is not null, output.Contains("1 addresses that the journal lifted were heard of", StringComparison.Ordinal));
+        var (status, known) = await app.GetAsync("/suppressed/" + Jane);
+        Assert.Equal((reason is null ? 404 : 200, reason), (status, reason is null ? null : known.GetProperty("reason").GetString()));
+        // Once the lift is there, what comes afterwards is no news to `copy`.
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane], "mail-3", at: now)))).Status);
+        (code, output) = await CopyAsync(Lines.FolderOf(bounce, lift), database);
+        Assert.Equal(reason is not null, output.Contains("heard of", StringComparison.Ordinal));
+        Assert.Equal("complaint", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
+    }
+
+    [Fact]
+    public async Task No_key_is_brought_while_somebody_is_forgotten_under_another() {
+        string database = await cluster.NewDatabaseAsync(), folder = Lines.FolderOf(Lines.Bounce(Jane));
+        await using (var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database])) await app.StopAsync();
+        File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), new byte[32]);
+        await PostgresTests.WhileOneWaitsAsync(database, "insert into suppressions (email) values ('forgotten:joe')", async () => {
+            var (code, output) = await CopyAsync(folder, database);
+            Assert.True(code == 1 && output.Contains("people were forgotten under another key", StringComparison.Ordinal), output);
+        }, "select 1", commits: true);
+    }
+
+    [Fact]
+    public async Task What_is_copied_is_told_to_no_hook() {
+        string database = await cluster.NewDatabaseAsync();
+        var (code, output) = await CopyAsync(Lines.FolderOf([Lines.Bounce(Jane)]), database, "--Hook:Url=http://localhost:9",
+            "--Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        Assert.True(code == 0, output);
+        Assert.Equal(["1 0"], await PostgresCluster.QueryAsync(database, "select count(*), (select count(*) from changes) from suppressions"));
+    }
+
+    [Fact]
+    public void A_line_that_grows_while_it_is_read_is_left_for_the_next_time() {
+        string path = Path.Combine(Lines.FolderOf(), "growing");
+        string line = Lines.Bounce(Jane);
+        File.WriteAllText(path, line + line[..200]);
+        var read = JournalCopy.LinesOf(path).Select(each => System.Text.Encoding.UTF8.GetString(each.Span)).GetEnumerator();
+        Assert.True(read.MoveNext());
+        Assert.Equal(line.TrimEnd(), read.Current);
+        File.AppendAllText(path, line[200..]);
+        Assert.False(read.MoveNext());
+        read.Dispose();
     }
 
     [Fact]
