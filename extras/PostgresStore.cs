@@ -64,23 +64,28 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 (AtMost(5, settings.Timeout), AtMost(5, settings.CommandTimeout), AtMost(1000, settings.CancellationTimeout));
             (settings.TcpKeepAlive, settings.TcpKeepAliveTime, settings.TcpKeepAliveInterval) = (true, 30, 10); // who asks for long hears of a dead host
             settings.MaxPoolSize = Math.Max(settings.MaxPoolSize, Askers + 3); // one writes, one holds the hook's lock, one for all the rest
-            settings.TargetSessionAttributes = null; // see Build
             if (settings.MaxAutoPrepare == 0) (settings.MaxAutoPrepare, settings.AutoPrepareMinUsages) = (50, 2);
             settings.NoResetOnClose = true; // what is set here stays, and to reset takes PostgreSQL 0.14 ms each time
             // Npgsql's 8 KiB cut a batch into many writes, each of which wakes the server; with more than 32 nothing was won.
             if (!settings.ShouldSerialize("Write Buffer Size")) settings.WriteBufferSize = 32 << 10;
             settings.ApplicationName ??= "FeedbackReceiver";
+            settings.TargetSessionAttributes = null; // see Build
             return builder.UsePhysicalConnectionInitializer(
                 connection => { using var plans = Plans(connection); plans.ExecuteNonQuery(); },
                 async connection => { await using var plans = Plans(connection); await plans.ExecuteNonQueryAsync(); });
-        } catch (Exception e) when (e is ArgumentException or FormatException or OverflowException or InvalidOperationException) {
-            throw new Refusal($"ConnectionStrings:Feedback {form}: {e.Message}");
-        }
+        } catch (Exception e) when (IsOfTheString(e)) { throw new Refusal($"ConnectionStrings:Feedback {form}: {e.Message}"); }
         static int AtMost(int most, int value) => value == 0 ? most : Math.Min(most, value); // 0 is for ever
     }
     /// <summary>Of several hosts the primary is used: a standby that lags knows less than was acknowledged.</summary>
-    public static NpgsqlDataSource Build(NpgsqlSlimDataSourceBuilder builder) => builder.Build() is var source
-        && source is NpgsqlMultiHostDataSource hosts ? hosts.WithTargetSession(TargetSessionAttributes.Primary) : source;
+    /// <exception cref="Refusal">Settings that do not go together.</exception>
+    public static NpgsqlDataSource Build(NpgsqlSlimDataSourceBuilder builder) {
+        try {
+            var source = builder.Build();
+            return source is NpgsqlMultiHostDataSource hosts ? hosts.WithTargetSession(TargetSessionAttributes.Primary) : source;
+        } catch (Exception e) when (IsOfTheString(e)) { throw new Refusal("ConnectionStrings:Feedback: " + e.Message); }
+    }
+    static bool IsOfTheString(Exception e) =>
+        e is ArgumentException or FormatException or OverflowException or InvalidOperationException or NotSupportedException;
 
     // Plans are made once, and by an index. Else one that was made while a table had a page or two reads all of it for every address,
     // in a night of many bounces for a minute or more, until autovacuum has looked; and short arrays are planned anew each time.
@@ -194,7 +199,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     async Task WriteAsync(IReadOnlyList<PreparedEntry> entries) {
         await using var connection = await source.OpenConnectionAsync();
-        var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, Alias);
+        byte[] key = _forgetKey;
+        var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, address => Alias(key, address));
         // BEGIN and COMMIT travel with the others, so that a transaction takes two round trips, however many entries it has.
         await using (var insert = new NpgsqlBatch(connection)) {
             insert.BatchCommands.Add(new("begin isolation level read committed"));
@@ -202,7 +208,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             await using var reader = await insert.ExecuteReaderAsync();
             await batch.ReadInsertedAsync(reader);
         }
-        if (!batch.LockedAll || IsNews(batch.ForgetKey)) throw new Overtaken(); // somebody was forgotten meanwhile
+        if (!batch.LockedAll || !IsStill(key, batch.ForgetKey)) throw new Overtaken(); // somebody was forgotten meanwhile
         batch.Judge();
         await using (var update = new NpgsqlBatch(connection)) {
             foreach (var command in batch.Update(_shard, _keepsChanges, _seen)) update.BatchCommands.Add(command);
@@ -239,12 +245,13 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         var known = new Known[addresses.Count];
         try {
             for (int from = 0; from < known.Length;) {
+                byte[] key = _forgetKey;
                 string[] asked = [.. addresses.Skip(from).Take(Page * 10).Select(PreparedEntry.Clean)],
-                    aliases = Array.ConvertAll(asked, Alias);
+                    aliases = Array.ConvertAll(asked, name => Alias(key, name));
                 var found = await ReadAsync(Sql.Find, row => (row.IsDBNull(0) ? ForgetKey : row.GetString(0), row.GetString(1)),
                     P<string[]>([.. asked.Concat(aliases).Distinct()]));
                 var all = found.ToDictionary(each => each.Item1, each => each.Item2, StringComparer.Ordinal);
-                if (IsNews(all[ForgetKey])) continue; // asked again, under what it makes of the names
+                if (!IsStill(key, all[ForgetKey])) continue;
                 Known? Of(string name) => all.GetValueOrDefault(name) is { } json ? PostgresBatch.KnownOf(json) : null;
                 for (int i = 0; i < asked.Length; i++) known[from + i] = PostgresBatch.Either(Of(aliases[i]), Of(asked[i]));
                 from += asked.Length;
@@ -253,15 +260,17 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         } catch (Unavailable) { return null; }
     }
     const string ForgetKey = "\0"; // no address has that
-    // `copy` may bring the key of a LiteDB receiver while this runs.
-    bool IsNews(string? forgetKey) {
-        if (forgetKey is null || Convert.FromHexString(forgetKey) is var key && key.AsSpan().SequenceEqual(_forgetKey)) return false;
-        _forgetKey = key;
-        return true;
+    /// <summary>Under what somebody is known who was forgotten: a hash, by the key that lies in `meta`.</summary>
+    public string Alias(string address) => Alias(_forgetKey, address);
+    static string Alias(byte[] key, string address) =>
+        "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
+    // Whether what was hashed by a key is known by the one that was read beside it. `copy` may bring another while this runs: the LiteDB
+    // receiver's. Then it is hashed and asked anew.
+    bool IsStill(byte[] key, string? read) {
+        if (read is null || (Convert.FromHexString(read) is var now && now.AsSpan().SequenceEqual(key))) return true;
+        _forgetKey = now;
+        return false;
     }
-    /// <summary>Under what somebody is known who was forgotten: a hash, keyed by what lies in `meta`.</summary>
-    public string Alias(string address) =>
-        "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(_forgetKey, Encoding.UTF8.GetBytes(address)));
 
     /// <summary>Whether a row can be written: it is, and taken back.</summary>
     public async Task<bool> IsWritableAsync() {
@@ -434,13 +443,14 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     async Task ForgetKnownAsync(string address) {
         await using var connection = await source.OpenConnectionAsync();
         await using var transaction = await connection.BeginTransactionAsync(IsolationLevel.ReadCommitted);
-        var batch = new PostgresBatch([PreparedEntry.Of(new Entry(default, Lift: new(address)))], 0, Alias);
+        byte[] key = _forgetKey;
+        var batch = new PostgresBatch([PreparedEntry.Of(new Entry(default, Lift: new(address)))], 0, name => Alias(key, name));
         await using (var insert = new NpgsqlBatch(connection)) {
             foreach (var command in batch.Lock()) insert.BatchCommands.Add(command);
             await using var reader = await insert.ExecuteReaderAsync();
             await batch.ReadInsertedAsync(reader);
         }
-        if (!batch.LockedAll || IsNews(batch.ForgetKey)) throw new Overtaken();
+        if (!batch.LockedAll || !IsStill(key, batch.ForgetKey)) throw new Overtaken();
         await using (var update = new NpgsqlBatch(connection)) {
             foreach (var command in batch.Forget(address)) update.BatchCommands.Add(command);
             await update.ExecuteNonQueryAsync();
@@ -509,11 +519,11 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id
     static long LengthOf(IEnumerable<Feedback> feedback) => feedback.Sum(each => each.Texts.Sum(text => (long)(text.Value?.Length ?? 0))
         + each.Address.Length + (each.Tags?.Length ?? 0) + (each.Mail?.Length ?? 0));
     public static PreparedEntry Of(Entry entry, bool keepsMessages = true) {
-        Feedback[] feedback = [.. entry.Event.Feedback.Select(Clean)];
-        if (LengthOf(feedback) > MostRepeated) feedback = Array.ConvertAll(feedback, WithoutLongTexts);
+        Feedback[] all = [.. entry.Event.Feedback.Select(Clean)],
+            feedback = LengthOf(all) > MostRepeated ? Array.ConvertAll(all, WithoutLongTexts) : all;
         string? unread = LengthOf(feedback) > MostRepeated ? "its events are too large for PostgreSQL" : null;
         if (unread is not null) feedback = [];
-        string? line = keepsMessages || feedback.Length == 0 ? LineOf(entry) : null;
+        string? line = keepsMessages || feedback.Length == 0 || feedback != all ? LineOf(entry) : null;
         // The same for every delivery of a message, whichever receiver it comes to, and whenever.
         string name = entry.Message is { } message ? $"{message.TopicArn}\n{message.MessageId}\n{message.Message}" : line!;
         long time = feedback is [var first, ..] ? first.SentAt
