@@ -900,12 +900,15 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
         await own.SignalAsync(database, "STOP");
         try {
-            var asked = Task.WhenAll([app.StatusAsync("/suppressed/" + Jane), .. Enumerable.Range(0, 3).Select(async wait => {
-                await Task.Delay(TimeSpan.FromSeconds(wait), TestContext.Current.CancellationToken); // behind a batch that waits already
-                return (await app.PostAsync(app.Sns.Bounce(Joe, $"mail-{wait}"))).Status;
-            })]);
-            int[] statuses = await asked.WaitAsync(TimeSpan.FromSeconds(15), TestContext.Current.CancellationToken); // SNS's patience
-            Assert.All(statuses, status => Assert.Equal(503, status));
+            Task<int>[] asked = [app.StatusAsync("/suppressed/" + Jane), app.PostAsync(app.Sns.Bounce(Joe, "mail-0")).ContinueWith(
+                posted => posted.Result.Status, TestContext.Current.CancellationToken, TaskContinuationOptions.None, TaskScheduler.Default)];
+            // As many as go into several batches, which would wait one after the other.
+            var commits = Task.WhenAll(Enumerable.Range(0, 2000).Select(number => Store(app).CommitAsync(Manual($"{number}", app.Clock.GetUtcNow()))));
+            var found = Task.WhenAll(Enumerable.Range(0, 4000).Select(number => Store(app).FindAsync($"{number}").AsTask()));
+            await Task.WhenAll([commits, found, .. asked]).WaitAsync(TimeSpan.FromSeconds(15), TestContext.Current.CancellationToken); // SNS's patience
+            Assert.All(asked, status => Assert.Equal(503, status.Result));
+            Assert.All(await commits, commit => Assert.Equal(Commit.Unwritable, commit));
+            Assert.All(await found, Assert.Null);
         } finally { await own.SignalAsync(database, "CONT"); }
         Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Joe, "mail-0"))).Status);
         Assert.Equal(200, await app.StatusAsync("/suppressed/" + Joe));
