@@ -787,6 +787,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [Theory]
     [InlineData("{}", "{\"Reason\":\"bounce\"}")]
     [InlineData("{\"Reason\":\"bounce\"}", "{}")]
+    [InlineData("{\"Reason\":\"bounce\"}", "{\"Reason\":\"bounce\"}")]
     public async Task Who_is_known_by_name_and_by_hash_is_suppressed_by_either_and_lifted_of_both(string byName, string byHash) {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
@@ -794,15 +795,20 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Task BothAsync() => PostgresCluster.ExecuteAsync(database, $"""
             delete from suppressions;
             insert into suppressions select email, known::json ->> 'Reason', case when known <> '{"{}"}' then now() end, known::jsonb
-            from (values ('{Jane}', '{byName}'), ('{alias}', '{byHash}')) as each (email, known)
+            from (values ('{Jane}', '{byName}'), ('{alias}', '{byHash}')) as each (email, known);
+            delete from totals; insert into totals select 'suppressed', 99, count(reason) from suppressions
             """);
+        async Task AssertCountedAsync() => Assert.Equal([$"{(await Store(app).StateAsync()).Suppressed}"],
+            await PostgresCluster.QueryAsync(database, "select count(reason) from suppressions"));
         await BothAsync();
         Assert.Equal("bounce", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
         Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
         Assert.Equal([alias + " bounce"], await PostgresCluster.QueryAsync(database, "select email, reason from suppressions"));
+        await AssertCountedAsync();
         await BothAsync();
         await CommitAsync(app, new Entry(app.Clock.GetUtcNow(), Lift: new(Jane)));
         Assert.Equal(404, await app.StatusAsync("/suppressed/" + Jane));
+        await AssertCountedAsync();
         await CommitAsync(app, Manual(Jane, app.Clock.GetUtcNow()));
         Assert.Equal("manual", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
     }
