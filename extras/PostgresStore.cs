@@ -33,14 +33,16 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     IOptions<PostgresOptions> postgres, TimeProvider clock, ILogger<PostgresStore> logger) : IFeedbackStore {
     /// <summary>The version of the schema that this program writes.</summary>
     public const int Schema = 1;
-    const int MaxWaiting = 10_000, MostAtOnce = 512, MostCharacters = 4 << 20, Askers = 2, Page = 1000;
+    const int MaxWaiting = 10_000, MostAtOnce = 512, MostCharacters = 4 << 20, Askers = 2, LongReaders = 8, Page = 1000;
     readonly Channel<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)> _queue =
         Channel.CreateBounded<(PreparedEntry, TaskCompletionSource<Commit>)>(MaxWaiting);
     readonly Channel<(string Address, TaskCompletionSource<Known?> Told)> _asked =
         Channel.CreateBounded<(string, TaskCompletionSource<Known?>)>(MaxWaiting);
     readonly bool _keepsChanges = !string.IsNullOrEmpty(configuration["Hook:Url"]);
     readonly short _shard = (short)Random.Shared.Next(16);
-    readonly SemaphoreSlim _telling = new(1);
+    readonly SemaphoreSlim _telling = new(1), _readingLong = new(LongReaders), _forgetting = new(1);
+    readonly Lock _asking = new();
+    Task<bool>? _writable;
     readonly ConcurrentDictionary<string, DateTimeOffset> _seen = []; // what was last written of a topic
     Task[] _loops = [];
     byte[] _forgetKey = [];
@@ -63,7 +65,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             (settings.Timeout, settings.CommandTimeout, settings.CancellationTimeout) =
                 (AtMost(5, settings.Timeout), AtMost(5, settings.CommandTimeout), AtMost(1000, settings.CancellationTimeout));
             (settings.TcpKeepAlive, settings.TcpKeepAliveTime, settings.TcpKeepAliveInterval) = (true, 30, 10); // who asks for long hears of a dead host
-            settings.MaxPoolSize = Math.Max(settings.MaxPoolSize, Askers + 3); // one writes, one holds the hook's lock, one for all the rest
+            // One writes, one holds the hook's lock, one tells of health, and so many read long. PostgreSQL has 100 for all receivers.
+            settings.MaxPoolSize = Math.Max(settings.ShouldSerialize("Maximum Pool Size") ? settings.MaxPoolSize : 20, Askers + LongReaders + 4);
             if (settings.MaxAutoPrepare == 0) (settings.MaxAutoPrepare, settings.AutoPrepareMinUsages) = (50, 2);
             settings.NoResetOnClose = true; // what is set here stays, and to reset takes PostgreSQL 0.14 ms each time
             // Npgsql's 8 KiB cut a batch into many writes, each of which wakes the server; with more than 32 nothing was won.
@@ -89,9 +92,10 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     // Plans are made once, and by an index. Else one that was made while a table had a page or two reads all of it for every address,
     // in a night of many bounces for a minute or more, until autovacuum has looked; and short arrays are planned anew each time.
+    // And a receiver that stops in the midst of a transaction (its VM is paused) lets go of its rows before others have waited too long.
     static NpgsqlCommand Plans(NpgsqlConnection connection) => new("""
-        select set_config(name, case name when 'enable_seqscan' then 'off' else 'force_generic_plan' end, false) from pg_settings
-        where name in ('enable_seqscan', 'plan_cache_mode')
+        select set_config(name, setting, false) from (values ('enable_seqscan', 'off'), ('plan_cache_mode', 'force_generic_plan'),
+            ('idle_in_transaction_session_timeout', '3s')) as ours (name, setting) where name in (select name from pg_settings)
         """, connection);
 
     /// <summary>Creates or migrates the schema, then begins to write and to answer.</summary>
@@ -152,7 +156,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 await WriteAsync(entries);
                 return Commit.Kept;
             } catch (Exception e) { // whatever escaped here would end the writer
-                if (!IsOfTheServer(e)) return await KeepEachAsync(entries, e);
+                if (!IsOfTheServer(e) && (entries.Count > 1 || IsOfTheEntry(e))) return await KeepEachAsync(entries, e);
                 if (!IsWorthAnother(e, attempt > (IsConflict(e) ? 8 : 1))) return Trouble(e);
                 if (IsConflict(e)) await Task.Delay(Random.Shared.Next(2, 20 * attempt));
             }
@@ -184,9 +188,12 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         if (IsLost(e)) source.Clear();
         return !last && (IsConflict(e) || IsLost(e)) && (e.InnerException ?? e) is not TimeoutException;
     }
-    // Not the entry's fault: everything but data exceptions, limits of a row, and what never got as far as the server.
+    // The entry's fault: data exceptions, limits of a row, and what the driver will not send. The server's: what else comes from there.
+    // Neither: ours, and then one entry's failing says nothing of the others.
+    static bool IsOfTheEntry(Exception e) => e is PostgresException { SqlState: ['2', '2' or '3', ..] or ['5', '4', ..] }
+        or ArgumentException or InvalidCastException or OverflowException;
     static bool IsOfTheServer(Exception e) => e is Overtaken or TimeoutException or IOException or OperationCanceledException
-        or (NpgsqlException and not PostgresException { SqlState: ['2', '2' or '3', ..] or ['5', '4', ..] });
+        or NpgsqlException && !IsOfTheEntry(e);
     sealed class Overtaken : Exception;
 
     Commit Trouble(Exception e) {
@@ -210,12 +217,21 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         }
         if (!batch.LockedAll || !IsStill(key, batch.ForgetKey)) throw new Overtaken(); // somebody was forgotten meanwhile
         batch.Judge();
+        var isCut = WatchStandby(connection);
         await using (var update = new NpgsqlBatch(connection)) {
             foreach (var command in batch.Update(_shard, _keepsChanges, _seen)) update.BatchCommands.Add(command);
             update.BatchCommands.Add(new("commit"));
             await update.ExecuteNonQueryAsync();
         }
+        if (isCut()) throw new TimeoutException();
         batch.Remember(_seen);
+    }
+    // Told to stop waiting for a synchronous standby, as when we have waited too long, PostgreSQL warns and says that COMMIT is done. What
+    // only the primary has would be lost with it. https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION-HA
+    static Func<bool> WatchStandby(NpgsqlConnection connection) {
+        bool cut = false;
+        connection.Notice += (_, e) => cut |= e.Notice.Routine == "SyncRepWaitForLSN";
+        return () => cut;
     }
 
     // ---- Reading
@@ -251,13 +267,18 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 var found = await ReadAsync(Sql.Find, row => (row.IsDBNull(0) ? ForgetKey : row.GetString(0), row.GetString(1)),
                     P<string[]>([.. asked.Concat(aliases).Distinct()]));
                 var all = found.ToDictionary(each => each.Item1, each => each.Item2, StringComparer.Ordinal);
-                if (!IsStill(key, all[ForgetKey])) continue;
+                if (!IsStill(key, all.GetValueOrDefault(ForgetKey) ?? throw new Unavailable())) continue;
                 Known? Of(string name) => all.GetValueOrDefault(name) is { } json ? PostgresBatch.KnownOf(json) : null;
                 for (int i = 0; i < asked.Length; i++) known[from + i] = PostgresBatch.Either(Of(aliases[i]), Of(asked[i]));
                 from += asked.Length;
             }
             return known;
-        } catch (Unavailable) { return null; }
+        } catch (Unavailable) {
+            return null;
+        } catch (Exception e) when (e is FormatException or JsonException) { // somebody's hand was in the tables
+            Trouble(e);
+            return null;
+        }
     }
     const string ForgetKey = "\0"; // no address has that
     /// <summary>Under what somebody is known who was forgotten: a hash, by the key that lies in `meta`.</summary>
@@ -272,17 +293,22 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         return false;
     }
 
-    /// <summary>Whether a row can be written: it is, and taken back.</summary>
-    public async Task<bool> IsWritableAsync() {
-        try {
-            return await UseAsync(async connection => {
-                await using var probe = new NpgsqlBatch(connection);
-                string[] commands = ["begin", $"insert into entries (id, at) values ('{Guid.Empty}', now())", "rollback"];
-                foreach (string command in commands) probe.BatchCommands.Add(new(command));
-                await probe.ExecuteNonQueryAsync();
-                return true;
-            }, CancellationToken.None);
-        } catch (Unavailable) { return false; }
+    /// <summary>Whether a row can be written: it is, and taken back. Those who ask at the same time share an answer.</summary>
+    public Task<bool> IsWritableAsync() {
+        lock (_asking) return _writable is { IsCompleted: false } ? _writable : _writable = TryAsync();
+        async Task<bool> TryAsync() {
+            try {
+                return await UseAsync(async connection => {
+                    var isCut = WatchStandby(connection);
+                    await using var probe = new NpgsqlBatch(connection);
+                    string[] commands = ["begin", $"insert into entries (id, at) values ('{Guid.Empty}', now())",
+                        $"delete from entries where id = '{Guid.Empty}'", "commit"];
+                    foreach (string command in commands) probe.BatchCommands.Add(new(command));
+                    await probe.ExecuteNonQueryAsync();
+                    return !isCut();
+                }, CancellationToken.None);
+            } catch (Unavailable) { return false; }
+        }
     }
     /// <summary>At once: what is committed can be read.</summary>
     public Task<bool> CaughtUpAsync() => Task.FromResult(true);
@@ -342,12 +368,18 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         (await ReadAsync("select coalesce(sum(n), 0)::bigint from totals where name = 'version'",
             row => row.GetInt64(0)))[0].ToString(CultureInfo.InvariantCulture);
 
-    Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, params NpgsqlParameter[] parameters) =>
+    /// <exception cref="Unavailable">PostgreSQL cannot be read now.</exception>
+    public Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, params NpgsqlParameter[] parameters) =>
         ReadAsync(sql, read, parameters, patient: false, CancellationToken.None);
 
-    Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read,
-        NpgsqlParameter[] parameters, bool patient, CancellationToken cancellation) =>
-        UseAsync(connection => ReadAsync(connection, sql, read, parameters, patient, cancellation), cancellation);
+    // So many may take long that there is always a connection left for what SNS waits for.
+    async Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read,
+        NpgsqlParameter[] parameters, bool patient, CancellationToken cancellation) {
+        if (patient) await _readingLong.WaitAsync(cancellation);
+        try {
+            return await UseAsync(connection => ReadAsync(connection, sql, read, parameters, patient, cancellation), cancellation);
+        } finally { if (patient) _readingLong.Release(); }
+    }
 
     async Task<T> UseAsync<T>(Func<NpgsqlConnection, Task<T>> use, CancellationToken cancellation) {
         for (bool again = true; ; again = false)
@@ -431,18 +463,22 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     /// tables, which takes as long as they are large; and their events last, so that to ask again finishes what was interrupted.</summary>
     public async Task<Commit> ForgetAsync(string address) {
         address = PreparedEntry.Clean(address);
-        for (int attempt = 1; ; attempt++)
-            try {
-                await ForgetKnownAsync(address);
-                await ForgetEventsAsync(address);
-                return Commit.Kept;
-            } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException or Overtaken) {
-                if (!IsWorthAnother(e, attempt > 4)) return Trouble(e);
-            }
+        await _forgetting.WaitAsync(); // it may take long, and needs a connection
+        try {
+            for (int attempt = 1; ; attempt++)
+                try {
+                    await ForgetKnownAsync(address);
+                    await ForgetEventsAsync(address);
+                    return Commit.Kept;
+                } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException or Overtaken) {
+                    if (!IsWorthAnother(e, attempt > 4)) return Trouble(e);
+                }
+        } finally { _forgetting.Release(); }
     }
     async Task ForgetKnownAsync(string address) {
         await using var connection = await source.OpenConnectionAsync();
         await using var transaction = await connection.BeginTransactionAsync(IsolationLevel.ReadCommitted);
+        var isCut = WatchStandby(connection);
         byte[] key = _forgetKey;
         var batch = new PostgresBatch([PreparedEntry.Of(new Entry(default, Lift: new(address)))], 0, name => Alias(key, name));
         await using (var insert = new NpgsqlBatch(connection)) {
@@ -456,6 +492,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             await update.ExecuteNonQueryAsync();
         }
         await transaction.CommitAsync();
+        if (isCut()) throw new TimeoutException();
     }
     // What comes meanwhile is new, and stays.
     async Task ForgetEventsAsync(string address) {
@@ -516,21 +553,31 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id
     const int MostRepeated = 16 << 20, LongText = 1024; // characters; fifty recipients, the most that SES has, of a mail of 256 KiB are less
     /// <summary>In characters: each event of a message carries its `mail`.</summary>
     public long Length => (Line?.Length ?? 0) + LengthOf(Events.Select(each => each.Feedback));
-    static long LengthOf(IEnumerable<Feedback> feedback) => feedback.Sum(each => each.Texts.Sum(text => (long)(text.Value?.Length ?? 0))
-        + each.Address.Length + (each.Tags?.Length ?? 0) + (each.Mail?.Length ?? 0));
+    static long LengthOf(IEnumerable<Feedback> feedback) {
+        long length = 0;
+        foreach (var each in feedback)
+            foreach (string? text in (ReadOnlySpan<string?>)[each.Kind, each.Address, each.Recipient, each.Type, each.SubType, each.Status, each.Detail,
+                each.MailId, each.Subject, each.Source, each.ConfigurationSet, each.Tags, each.Mail]) length += text?.Length ?? 0;
+        return length;
+    }
     public static PreparedEntry Of(Entry entry, bool keepsMessages = true) {
-        Feedback[] all = [.. entry.Event.Feedback.Select(Clean)],
-            feedback = LengthOf(all) > MostRepeated ? Array.ConvertAll(all, WithoutLongTexts) : all;
+        IReadOnlyList<Feedback> all = entry.Event.Feedback;
+        Feedback[] feedback = [.. LengthOf(all) > MostRepeated ? all.Select(WithoutLongTexts) : all];
         string? unread = LengthOf(feedback) > MostRepeated ? "its events are too large for PostgreSQL" : null;
-        if (unread is not null) feedback = [];
-        string? line = keepsMessages || feedback.Length == 0 || feedback != all ? LineOf(entry) : null;
+        feedback = unread is null ? Clean(feedback) : [];
+        string? line = keepsMessages || feedback.Length == 0 || LengthOf(all) > MostRepeated ? LineOf(entry) : null;
         // The same for every delivery of a message, whichever receiver it comes to, and whenever.
         string name = entry.Message is { } message ? $"{message.TopicArn}\n{message.MessageId}\n{message.Message}" : line!;
-        long time = feedback is [var first, ..] ? first.SentAt
-            : (Iso8601.Read(entry.Message?.Timestamp) ?? entry.At).ToUnixTimeMilliseconds();
+        long time = feedback is [var first, ..] ? first.SentAt : TimeOf(entry).ToUnixTimeMilliseconds();
         return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(Encoding.UTF8.GetBytes(name))), line,
             Array.ConvertAll(feedback, each => (each.PrimaryKey, each)), unread ?? entry.Refused?.Why ?? entry.Event.Unread);
     }
+    // What nobody signed, as from a queue with raw delivery, has no time of its own.
+    static DateTimeOffset TimeOf(Entry entry) => entry.Message switch {
+        null => entry.At,
+        { Signature.Length: > 0 } signed => Iso8601.Read(signed.Timestamp) ?? DateTimeOffset.UnixEpoch,
+        _ => DateTimeOffset.UnixEpoch,
+    };
     // What a message says once, and each of its thousands of events would repeat.
     static Feedback WithoutLongTexts(Feedback each) => each with {
         SubType = Short(each.SubType),
@@ -565,28 +612,35 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id
         if (Entry.Forget is { Known: { } kept } forget) update(Clean(forget.Alias), _ => kept);
     }
 
-    static Feedback Clean(Feedback each) => each with {
-        Kind = Clean(each.Kind),
-        Address = Clean(each.Address),
-        Recipient = Clean(each.Recipient),
-        Type = CleanOrNull(each.Type),
-        SubType = CleanOrNull(each.SubType),
-        Status = CleanOrNull(each.Status),
-        Detail = CleanOrNull(each.Detail),
-        MailId = CleanOrNull(each.MailId),
-        Subject = CleanOrNull(each.Subject),
-        Source = CleanOrNull(each.Source),
-        ConfigurationSet = CleanOrNull(each.ConfigurationSet),
-        Tags = CleanJson(each.Tags),
-        Mail = CleanJson(each.Mail),
-    };
+    // A text that many events share is cleaned once, and shared by them.
+    static Feedback[] Clean(Feedback[] feedback) {
+        var cleaned = new Dictionary<string, string>(ReferenceEqualityComparer.Instance);
+        string? Once(string? text, Func<string, string> clean) => text is null ? null
+            : cleaned.TryGetValue(text, out string? known) ? known : cleaned[text] = clean(text);
+        string? Text(string? text) => Once(text, Clean);
+        return Array.ConvertAll(feedback, each => each with {
+            Kind = Text(each.Kind)!,
+            Address = Text(each.Address)!,
+            Recipient = Text(each.Recipient)!,
+            Type = Text(each.Type),
+            SubType = Text(each.SubType),
+            Status = Text(each.Status),
+            Detail = Text(each.Detail),
+            MailId = Text(each.MailId),
+            Subject = Text(each.Subject),
+            Source = Text(each.Source),
+            ConfigurationSet = Text(each.ConfigurationSet),
+            Tags = Once(each.Tags, CleanJson),
+            Mail = Once(each.Mail, CleanJson),
+        });
+    }
     /// <summary>Text that PostgreSQL can hold: U+FFFD where there was U+0000 or half a surrogate pair.</summary>
     public static string Clean(string text) {
         if (text.Contains('\0')) text = text.Replace('\0', '\ufffd');
         return text.AsSpan().ContainsAnyInRange('\ud800', '\udfff') ? Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text)) : text;
     }
     static string? CleanOrNull(string? text) => text is null ? null : Clean(text);
-    static string? CleanJson(string? json) => json is null || !json.Contains(@"\u", Ordinal) ? json
+    static string CleanJson(string json) => !json.Contains(@"\u", Ordinal) ? json
         : Unholdable.Replace(json, each => each.Groups["not"].Success ? @"\ufffd" : each.Value);
     static string? Quoted(string? json) => json is null ? null : '"' + JsonEncodedText.Encode(json, Receiver.Relaxed).ToString() + '"';
     // What jsonb refuses: \u0000, and half a pair. A pair, and an escaped backslash, are passed over as they are.
@@ -685,7 +739,8 @@ sealed class PostgresBatch {
             else _known[reader.GetString(0)] = _made.Contains(reader.GetString(0)) ? Known.Nothing : KnownOf(reader.GetString(1));
     }
     /// <summary>False when a row went between its insert and its lock.</summary>
-    public bool LockedAll => _aliases.All(each => _known.ContainsKey(each.Key) || _known.ContainsKey(each.Value));
+    public bool LockedAll => _aliases.Count == 0
+        || (ForgetKey is not null && _aliases.All(each => _known.ContainsKey(each.Key) || _known.ContainsKey(each.Value)));
 
     /// <summary>Counts and judges what was new.</summary>
     public void Judge() {
@@ -746,6 +801,9 @@ sealed class PostgresBatch {
 
     /// <summary>What follows, in the order in which everybody locks.</summary>
     public IEnumerable<NpgsqlBatchCommand> Update(short shard, bool keepsChanges, ConcurrentDictionary<string, DateTimeOffset> seen) {
+        // COMMIT waits for nobody, and no standby, when nothing was written: but what was written before is acknowledged now.
+        if (!_entries.Exists(each => _inserted.Contains(each.Id)))
+            yield return Command("select from entries where id = $1 for no key update", P(_entries[0].Id));
         foreach (var table in Sql.Tables)
             if (_unwanted.FindAll(id => table.Holds(_events[id].Kind)) is { Count: > 0 } unwanted)
                 yield return Command($"delete from {table.Name} where id = any($1)", P(unwanted.ToArray()));
@@ -895,12 +953,16 @@ static class Sql {
     public static string Rewrite(string table, string[] columns) => $"update {table} set {string.Join(", ",
         columns.Select((column, i) => $"{column} = ${i + 2}{(column is "mail" or "tags" ? "::jsonb" : "")}"))} where id = $1 and "
         + $"{string.Join(" and ", columns.Select((column, i) => $"{column}::text is not distinct from ${i + 2 + columns.Length}"))} returning id";
-    /// <summary>Whether, after a lift that is not there yet, there is anything that could suppress the address.</summary>
-    public const string HeardOfSince = """
-        select not exists (select from entries where id = $1) and (exists (select from email_bounces where email = $2 and sort_key >= $3)
-            or exists (select from email_complaints where email = $2 and sort_key >= $3)
-            or exists (select from email_events where email = $2 and sort_key >= $3 and kind = 'Subscription')
-            or exists (select from entries where id >= $3 and strpos(entry, $4) > 0))
+    /// <summary>Of whom something came since that could suppress them.</summary>
+    public const string AddressesSince = """
+        select email from email_bounces where sort_key >= $1 union select email from email_complaints where sort_key >= $1
+            union select email from email_events where sort_key >= $1 and kind = 'Subscription'
+        """,
+        HeardOfSince = """
+        select exists (select from email_bounces where email = $2 and sort_key >= $1)
+            or exists (select from email_complaints where email = $2 and sort_key >= $1)
+            or exists (select from email_events where email = $2 and sort_key >= $1 and kind = 'Subscription')
+            or exists (select from entries where id >= $1 and strpos(entry, $3) > 0)
         """;
     public const string NamingKnown = """
         select email, known::text from suppressions where email > $1 and lower(known::text collate "C") like any($2) order by email limit 1000
@@ -1036,7 +1098,7 @@ sealed partial class PersonNames {
         Patterns = [.. names.Select(name => $"%{Marks.Replace(name, "%")}%").Distinct(), @"%\\u00%"];
         string all = string.Join('|', names.Select(name => Any(name, "@")).Select(name => $@"(?<![+-]|%2[bd]){name}")
             .Concat(names.Where(name => name.Contains('@')).Select(name => Any(name, "="))));
-        _names = new($@"(?:(?<=%(?:2[0267bcdf]|3[abcdf]))|(?<![\p{{L}}\p{{N}}._%]))(?:{all})(?![\p{{L}}\p{{N}}_-]|\.[\p{{L}}\p{{N}}])",
+        _names = new($@"(?:(?<=%(?:0[9ad]|2[0267-9bcdf]|3[abcdf]|5[bd]|7c))|(?<![\p{{L}}\p{{N}}._%]))(?:{all})(?![\p{{L}}\p{{N}}]|[._-][\p{{L}}\p{{N}}])",
             RegexOptions.IgnoreCase | RegexOptions.CultureInvariant, TimeSpan.FromSeconds(5));
     }
     static IEnumerable<string> Forms(string name) {
@@ -1047,7 +1109,7 @@ sealed partial class PersonNames {
     }
     static string Any(string name, string at) => string.Concat(name.EnumerateRunes().Select(rune => rune.ToString()).Select(each =>
         each.Length == 1 && char.IsAsciiLetterOrDigit(each[0]) ? each
-            : each == "@" && at == "=" ? "(?:=|%3d)" : $"(?:{Regex.Escape(each)}|{Regex.Escape(Uri.EscapeDataString(each))})"));
+            : each == "@" && at == "=" ? "(?:=|%3d)" : each == "@" ? "(?:@|%(?:25)?40|=40|&#64;)" : $"(?:{Regex.Escape(each)}|{Regex.Escape(Uri.EscapeDataString(each))})"));
     /// <summary>For LIKE, on lower case: what lies between the letters may be spelled in any way, and JSON may spell the letters so.</summary>
     public string[] Patterns { get; }
     public Known Without(Known known) => known with {
@@ -1055,7 +1117,9 @@ sealed partial class PersonNames {
         SoftBecause = known.SoftBecause is { } soft ? Without(soft) : null,
         Note = known.Note is { } note ? Without(note) : null,
     };
-    [GeneratedRegex("[^a-z0-9]+")] static partial Regex Marks { get; }
+    // Not k, which \u212a is in lower case.
+    [GeneratedRegex("[^a-jl-z0-9]+")] static partial Regex Marks { get; }
+    [GeneratedRegex(@"\\u00([2-7][0-9a-fA-F])")] static partial Regex Escapes { get; }
     public string Without(string text) => _names.Replace(text, "forgotten");
     /// <summary>The same in every string of a JSON text, and in JSON within such a string. What names nobody is left as it is.</summary>
     public string WithoutJson(string text) {
@@ -1068,7 +1132,13 @@ sealed partial class PersonNames {
             node.WriteTo(json);
             json.Flush();
             return Encoding.UTF8.GetString(body.WrittenSpan);
-        } catch (Exception e) when (e is JsonException or ArgumentException or InvalidOperationException) { return Without(text); }
+        } catch (Exception e) when (e is JsonException or ArgumentException or InvalidOperationException) { return WithoutEscaped(text); }
+    }
+
+    // Of a text that may be JSON to somebody else. Without anybody in it, it is left as it is spelled.
+    string WithoutEscaped(string text) {
+        string spelled = Escapes.Replace(text, each => ((char)Convert.ToInt32(each.Groups[1].Value, 16)).ToString()), rest = Without(spelled);
+        return rest == spelled ? text : rest;
     }
 
     JsonNode Walk(JsonNode node, ref bool changed) {
@@ -1086,7 +1156,7 @@ sealed partial class PersonNames {
                 break;
             case JsonValue value when value.GetValueKind() == JsonValueKind.String:
                 string text = value.GetValue<string>(),
-                    rest = text.AsSpan().TrimStart().StartsWith('{') ? WithoutJson(text) : Without(text);
+                    rest = text.AsSpan().TrimStart().StartsWith('{') ? WithoutJson(text) : WithoutEscaped(text);
                 if (rest == text) break;
                 changed = true;
                 return JsonValue.Create(rest);
@@ -1131,9 +1201,9 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
                 if (!line.Span.ContainsAnyExcept((byte)' ')) continue;
                 if (Entry.Read(line.Span) is not { } entry) { _bad++; continue; }
                 var prepared = store.Prepare(entry);
+                bool heardOf = await IsHeardOfSinceAsync(prepared);
                 Tally(prepared);
-                if (entry.Lift is { } lift && await IsHeardOfSinceAsync(prepared.Id, PreparedEntry.Clean(lift.Address), entry.At)) continue;
-                batch.Add(prepared);
+                if (!heardOf) batch.Add(prepared);
                 if (batch.Count < 256) continue;
                 await KeepAsync(batch);
                 if (clock.ElapsedMilliseconds - told < 5000) continue;
@@ -1154,16 +1224,25 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         for (int from = 0, end; (end = segment.AsSpan(from..length).IndexOf((byte)'\n')) >= 0; from += end + 1)
             yield return segment.AsMemory(from, end);
     }
-    // What the journal lifts was lifted before now. Who was heard of since, on PostgreSQL, stays suppressed; what was copied before is known.
-    async Task<bool> IsHeardOfSinceAsync(Guid id, string address, DateTimeOffset lifted) {
-        await using var command = source.CreateCommand(Sql.HeardOfSince);
-        NpgsqlParameter[] parameters = [PostgresStore.P(id), PostgresStore.P(address),
-            PostgresStore.P(Feedback.SortKeyOf(lifted.ToUnixTimeMilliseconds(), new byte[10])),
-            PostgresStore.P($"\"suppress\":{{\"address\":\"{JsonEncodedText.Encode(address, Receiver.Relaxed)}\"")];
-        command.Parameters.AddRange(parameters);
-        if (await command.ExecuteScalarAsync() is not true) return false;
-        _heardOf.Add(address);
-        return true;
+    // What the journal lifts was lifted before now, and so was whom it forgot as not suppressed. Whom PostgreSQL has heard of since, or
+    // knows under the hash otherwise than the journal, stays as PostgreSQL has it. What was copied before is known, and changes nothing.
+    async Task<bool> IsHeardOfSinceAsync(PreparedEntry prepared) {
+        string? address = prepared.Entry.Lift is { } lift ? PreparedEntry.Clean(lift.Address) : null,
+            alias = address is not null ? store.Alias(address) : prepared.Entry.Forget is { Known.Suppressed: false } forget ? forget.Alias : null;
+        if (alias is null) return false;
+        async Task<bool> IsAsync(string sql, params NpgsqlParameter[] parameters) =>
+            await store.ReadAsync(sql, row => row.GetBoolean(0), parameters) is [true];
+        if (await IsAsync("select exists (select from entries where id = $1)", PostgresStore.P(prepared.Id))) return false;
+        var since = PostgresStore.P(Feedback.SortKeyOf(prepared.Entry.At.ToUnixTimeMilliseconds(), new byte[10]));
+        bool heardOf = address is null
+            ? (await store.ReadAsync(Sql.AddressesSince, row => row.GetString(0), since)).Exists(each => store.Alias(each) == alias)
+            : await IsAsync(Sql.HeardOfSince, since, PostgresStore.P(address),
+                PostgresStore.P($"\"suppress\":{{\"address\":\"{JsonEncodedText.Encode(address, Receiver.Relaxed)}\""));
+        var there = await store.ReadAsync("select known::text from suppressions where email = $1 and reason is not null",
+            row => PostgresBatch.JsonOf(PostgresBatch.KnownOf(row.GetString(0))), PostgresStore.P(alias));
+        heardOf |= there is [var json] && json != PostgresBatch.JsonOf(_known.GetValueOrDefault(alias, Known.Nothing));
+        if (heardOf) _heardOf.Add(alias);
+        return heardOf;
     }
     // In the order of the journal, so one batch after another; a server that restarts is waited for.
     async Task KeepAsync(List<PreparedEntry> batch) {
