@@ -624,8 +624,7 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
     };
 
     public static SesEvent Read(Envelope envelope) {
-        if (envelope.Type != Envelope.Notification) return None;
-        try { return Read(envelope, envelope.Message); } catch (InvalidOperationException) { // half an emoji, where a subject was cut
+        try { return envelope.Type != Envelope.Notification ? None : Read(envelope, envelope.Message); } catch (InvalidOperationException) { // half an emoji
             return Read(envelope, HalfEmoji().Replace(envelope.Message, each => each.Groups["half"].Success ? @"\ufffd" : each.Value));
         }
     }
@@ -635,10 +634,11 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
         try {
             using var document = JsonDocument.Parse(message);
             var json = document.RootElement;
-            string? kind = json.Text("eventType") ?? json.Text("notificationType");
-            if (kind is null) return None with { Unread = "no eventType or notificationType" };
+            if ((json.Text("eventType") ?? json.Text("notificationType")) is not { } kind) return None with { Unread = "no eventType or notificationType" };
             if (kind == "AmazonSnsSubscriptionSucceeded") return None with { Validates = true };
-            return Read(json, kind, envelope) is { Count: > 0 } feedback ? new(feedback) : None with { Unread = "names no recipient" };
+            if (Read(json, kind, envelope) is not { Count: > 0 } feedback) return None with { Unread = "names no recipient" };
+            // Each event repeats what its mail says. SES names fifty recipients at most, and SNS takes 256 KiB.
+            return (long)feedback.Count * message.Length > 16 << 20 ? None with { Unread = "names more recipients than SES does" } : new(feedback);
         } catch (JsonException) { return None with { Unread = "not JSON" }; }
     }
 

@@ -550,27 +550,16 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 /// line holds everything unharmed; null when messages are not kept, and this is one that has events.</summary>
 sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id, Feedback Feedback)[] Events,
     string? Unread, int Simplified = 0) {
-    const int MostRepeated = 16 << 20, LongText = 1024; // characters; fifty recipients, the most that SES has, of a mail of 256 KiB are less
     /// <summary>In characters: each event of a message carries its `mail`.</summary>
-    public long Length => (Line?.Length ?? 0) + LengthOf(Events.Select(each => each.Feedback));
-    static long LengthOf(IEnumerable<Feedback> feedback) {
-        long length = 0;
-        foreach (var each in feedback)
-            foreach (string? text in (ReadOnlySpan<string?>)[each.Kind, each.Address, each.Recipient, each.Type, each.SubType, each.Status, each.Detail,
-                each.MailId, each.Subject, each.Source, each.ConfigurationSet, each.Tags, each.Mail]) length += text?.Length ?? 0;
-        return length;
-    }
+    public long Length => (long)(Line ?? Entry.Message!.Message).Length * Math.Max(1, Events.Length);
     public static PreparedEntry Of(Entry entry, bool keepsMessages = true) {
-        IReadOnlyList<Feedback> all = entry.Event.Feedback;
-        Feedback[] feedback = [.. LengthOf(all) > MostRepeated ? all.Select(WithoutLongTexts) : all];
-        string? unread = LengthOf(feedback) > MostRepeated ? "its events are too large for PostgreSQL" : null;
-        feedback = unread is null ? Clean(feedback) : [];
-        string? line = keepsMessages || feedback.Length == 0 || LengthOf(all) > MostRepeated ? LineOf(entry) : null;
+        Feedback[] feedback = Clean([.. entry.Event.Feedback]);
+        string? line = keepsMessages || feedback.Length == 0 ? LineOf(entry) : null;
         // The same for every delivery of a message, whichever receiver it comes to, and whenever.
         string name = entry.Message is { } message ? $"{message.TopicArn}\n{message.MessageId}\n{message.Message}" : line!;
         long time = feedback is [var first, ..] ? first.SentAt : TimeOf(entry).ToUnixTimeMilliseconds();
         return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(Encoding.UTF8.GetBytes(name))), line,
-            Array.ConvertAll(feedback, each => (each.PrimaryKey, each)), unread ?? entry.Refused?.Why ?? entry.Event.Unread);
+            Array.ConvertAll(feedback, each => (each.PrimaryKey, each)), entry.Refused?.Why ?? entry.Event.Unread);
     }
     // What nobody signed, as from a queue with raw delivery, has no time of its own.
     static DateTimeOffset TimeOf(Entry entry) => entry.Message switch {
@@ -578,18 +567,6 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id
         { Signature.Length: > 0 } signed => Iso8601.Read(signed.Timestamp) ?? DateTimeOffset.UnixEpoch,
         _ => DateTimeOffset.UnixEpoch,
     };
-    // What a message says once, and each of its thousands of events would repeat.
-    static Feedback WithoutLongTexts(Feedback each) => each with {
-        SubType = Short(each.SubType),
-        Status = Short(each.Status),
-        Detail = Short(each.Detail),
-        Subject = Short(each.Subject),
-        Source = Short(each.Source),
-        ConfigurationSet = Short(each.ConfigurationSet),
-        Tags = Short(each.Tags),
-        Mail = Short(each.Mail),
-    };
-    static string? Short(string? text) => text?.Length > LongText ? null : text;
     static string LineOf(Entry entry) => JsonSerializer.Serialize(entry, SnsJson.Lines.Entry);
     /// <summary>The same with JSON as a string, then without events, as unread; null when there is nothing left to leave out.</summary>
     public PreparedEntry? Simpler(string why) => Simplified switch {

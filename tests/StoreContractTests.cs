@@ -294,6 +294,26 @@ public abstract class StoreContractTests {
         Assert.Equal(0, (await Store(app).StateAsync()).Unread);
     }
 
+    [Theory]
+    [InlineData("Your offers")] // in `mail`, and each of 2,000 events would repeat it
+    [InlineData("november")]
+    [InlineData("Permanent")]
+    [InlineData("0100019a00000000-mail")]
+    public async Task What_names_thousands_to_repeat_a_giant_for_is_unread_and_costs_no_more_than_itself(string text) {
+        await using var app = await StartAsync();
+        string Giant(int recipients, int length) => app.Sns.Signed(FakeSns.SesBounce([.. Enumerable.Range(0, recipients)
+            .Select(number => $"a{number}@example.com")]).Replace(text, new string('x', length), StringComparison.Ordinal));
+        await PostAsync(app, app.Sns.Bounce(Jane));
+        var (status, line) = await app.PostAsync(Giant(2000, 300_000));
+
+        Assert.Equal((200, "kept, but it is no SES event that this receiver can read"), (status, line));
+        Assert.Equal(404, await app.StatusAsync("/suppressed/a0@example.com"));
+        Assert.Single(await EventsAsync(app, new()));
+        Assert.Equal(1, (await Store(app).StateAsync()).Unread);
+        Assert.Equal((200, "kept"), await app.PostAsync(Giant(50, 250_000))); // the most that SES and SNS allow
+        Assert.Equal(51, (await EventsAsync(app, new())).Count);
+    }
+
     [Fact]
     public async Task An_address_with_a_null_or_of_any_length_is_kept_and_found() {
         await using var app = await StartAsync();

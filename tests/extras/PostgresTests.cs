@@ -823,29 +823,6 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(["2 1"], await PostgresCluster.QueryAsync(database, "select count(*), (select count(*) from unread) from entries"));
     }
 
-    [Theory]
-    [InlineData("Your offers", "mail", 2001, 0)]
-    [InlineData("november", "tags", 2001, 0)]
-    [InlineData("General", "subtype", 2001, 0)]
-    [InlineData("Permanent", "type", 1, 1)] // without its type it would be another event
-    [InlineData("0100019a00000000-mail", "mail_id", 1, 1)]
-    public async Task What_thousands_of_recipients_would_repeat_a_thousand_times_is_left_out_or_all_of_it_is_unread(
-        string text, string column, int suppressed, int unread) {
-        string database = await cluster.NewDatabaseAsync();
-        await using var app = await StartAsync(database, "Postgres:KeepMessages=false");
-        string giant = FakeSns.SesBounce([.. Enumerable.Range(0, 2000).Select(number => $"a{number}@example.com")])
-            .Replace(text, new string('x', 300_000), StringComparison.Ordinal);
-
-        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(giant))).Status);
-        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
-
-        Assert.Equal([$"{suppressed} {suppressed} {unread} 1"], await PostgresCluster.QueryAsync(database, $"""
-            select count(*), (select count(*) from suppressions where reason = 'bounce'), (select count(*) from unread), count({column}) from email_bounces
-            """));
-        Assert.InRange((await Store(app).StateAsync()).JournalBytes, 0, 20 << 20);
-        Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(*) from entries where entry is not null")); // all of it is there
-    }
-
     [Fact]
     public async Task A_connection_that_the_server_ended_because_it_was_idle_is_nobodys_trouble() {
         string database = await cluster.NewDatabaseAsync(), name = database.Split('=')[^1];
