@@ -591,8 +591,8 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id
 
     // A text that many events share is cleaned once, and shared by them.
     static Feedback[] Clean(Feedback[] feedback) {
-        var cleaned = new Dictionary<string, string>(ReferenceEqualityComparer.Instance);
-        string? Once(string? text, Func<string, string> clean) => text is null ? null
+        var cleaned = feedback.Length < 2 ? null : new Dictionary<string, string>(ReferenceEqualityComparer.Instance);
+        string? Once(string? text, Func<string, string> clean) => text is null ? null : cleaned is null ? clean(text)
             : cleaned.TryGetValue(text, out string? known) ? known : cleaned[text] = clean(text);
         string? Text(string? text) => Once(text, Clean);
         return Array.ConvertAll(feedback, each => each with {
@@ -778,7 +778,8 @@ sealed class PostgresBatch {
 
     /// <summary>What follows, in the order in which everybody locks.</summary>
     public IEnumerable<NpgsqlBatchCommand> Update(short shard, bool keepsChanges, ConcurrentDictionary<string, DateTimeOffset> seen) {
-        // COMMIT waits for nobody, and no standby, when nothing was written: but what was written before is acknowledged now.
+        // COMMIT waits for no disk and no standby when nothing was written; but what was written before is acknowledged now. This row is
+        // locked after the others, and nobody who holds it waits for one of them.
         if (!_entries.Exists(each => _inserted.Contains(each.Id)))
             yield return Command("select from entries where id = $1 for no key update", P(_entries[0].Id));
         foreach (var table in Sql.Tables)
