@@ -638,7 +638,7 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
             if (kind == "AmazonSnsSubscriptionSucceeded") return None with { Validates = true };
             if (Read(json, kind, envelope) is not { Count: > 0 } feedback) return None with { Unread = "names no recipient" };
             // Each event repeats what its mail says. SES names fifty recipients at most, and SNS takes 256 KiB.
-            return (long)feedback.Count * message.Length > 16 << 20 ? None with { Unread = "names more recipients than SES does" } : new(feedback);
+            return (long)feedback.Count * message.Length > 1 << 29 ? None with { Unread = "names more recipients than SES does" } : new(feedback);
         } catch (JsonException) { return None with { Unread = "not JSON" }; }
     }
 
