@@ -7,7 +7,6 @@
 // A transaction locks in one order, whoever runs it: entries, events, suppressions, roll-ups, each by key. So none waits in a circle.
 // Ids make all of it idempotent: what SNS sends again, or to another receiver, is known by its id and changes nothing.
 
-using System.Data;
 using Npgsql;
 
 static partial class Extras {
@@ -206,32 +205,34 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     async Task WriteAsync(IReadOnlyList<PreparedEntry> entries) {
         await using var connection = await source.OpenConnectionAsync();
-        byte[] key = _forgetKey;
-        var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, address => Alias(key, address));
-        // BEGIN and COMMIT travel with the others, so that a transaction takes two round trips, however many entries it has.
-        await using (var insert = new NpgsqlBatch(connection)) {
-            insert.BatchCommands.Add(new("begin isolation level read committed"));
-            foreach (var command in batch.Insert()) insert.BatchCommands.Add(command);
-            await using var reader = await insert.ExecuteReaderAsync();
-            await batch.ReadInsertedAsync(reader);
-        }
-        if (!batch.LockedAll || !IsStill(key, batch.ForgetKey)) throw new Overtaken(); // somebody was forgotten meanwhile
+        var batch = await BeginAsync(connection, entries, options.Value.SoftBounceLimit, batch => batch.Insert());
         batch.Judge();
-        var isCut = WatchStandby(connection);
-        await using (var update = new NpgsqlBatch(connection)) {
-            foreach (var command in batch.Update(_shard, _keepsChanges, _seen)) update.BatchCommands.Add(command);
-            update.BatchCommands.Add(new("commit"));
-            await update.ExecuteNonQueryAsync();
-        }
-        if (isCut()) throw new TimeoutException();
+        await CommitAsync(connection, batch.Update(_shard, _keepsChanges, _seen));
         batch.Remember(_seen);
+    }
+    // BEGIN and COMMIT travel with the others, so that a transaction takes two round trips, however many entries it has.
+    async Task<PostgresBatch> BeginAsync(NpgsqlConnection connection, IReadOnlyList<PreparedEntry> entries, int softBounceLimit,
+        Func<PostgresBatch, IEnumerable<NpgsqlBatchCommand>> first) {
+        byte[] key = _forgetKey;
+        var batch = new PostgresBatch(entries, softBounceLimit, address => Alias(key, address));
+        await using var commands = new NpgsqlBatch(connection);
+        commands.BatchCommands.Add(new("begin isolation level read committed"));
+        foreach (var command in first(batch)) commands.BatchCommands.Add(command);
+        await using var reader = await commands.ExecuteReaderAsync();
+        await batch.ReadInsertedAsync(reader);
+        if (!batch.LockedAll || !IsStill(key, batch.ForgetKey)) throw new Overtaken(); // somebody was forgotten meanwhile
+        return batch;
     }
     // Told to stop waiting for a synchronous standby, as when we have waited too long, PostgreSQL warns and says that COMMIT is done. What
     // only the primary has would be lost with it. https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION-HA
-    static Func<bool> WatchStandby(NpgsqlConnection connection) {
-        bool cut = false;
-        connection.Notice += (_, e) => cut |= e.Notice.Routine == "SyncRepWaitForLSN";
-        return () => cut;
+    static async Task CommitAsync(NpgsqlConnection connection, IEnumerable<NpgsqlBatchCommand> last) {
+        bool isCut = false;
+        connection.Notice += (_, e) => isCut |= e.Notice.Routine == "SyncRepWaitForLSN";
+        await using var commands = new NpgsqlBatch(connection);
+        foreach (var command in last) commands.BatchCommands.Add(command);
+        commands.BatchCommands.Add(new("commit"));
+        await commands.ExecuteNonQueryAsync();
+        if (isCut) throw new TimeoutException();
     }
 
     // ---- Reading
@@ -299,13 +300,9 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         async Task<bool> TryAsync() {
             try {
                 return await UseAsync(async connection => {
-                    var isCut = WatchStandby(connection);
-                    await using var probe = new NpgsqlBatch(connection);
-                    string[] commands = ["begin", $"insert into entries (id, at) values ('{Guid.Empty}', now())",
-                        $"delete from entries where id = '{Guid.Empty}'", "commit"];
-                    foreach (string command in commands) probe.BatchCommands.Add(new(command));
-                    await probe.ExecuteNonQueryAsync();
-                    return !isCut();
+                    await CommitAsync(connection, [new("begin"), new($"insert into entries (id, at) values ('{Guid.Empty}', now())"),
+                        new($"delete from entries where id = '{Guid.Empty}'")]);
+                    return true;
                 }, CancellationToken.None);
             } catch (Unavailable) { return false; }
         }
@@ -477,22 +474,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
     async Task ForgetKnownAsync(string address) {
         await using var connection = await source.OpenConnectionAsync();
-        await using var transaction = await connection.BeginTransactionAsync(IsolationLevel.ReadCommitted);
-        var isCut = WatchStandby(connection);
-        byte[] key = _forgetKey;
-        var batch = new PostgresBatch([PreparedEntry.Of(new Entry(default, Lift: new(address)))], 0, name => Alias(key, name));
-        await using (var insert = new NpgsqlBatch(connection)) {
-            foreach (var command in batch.Lock()) insert.BatchCommands.Add(command);
-            await using var reader = await insert.ExecuteReaderAsync();
-            await batch.ReadInsertedAsync(reader);
-        }
-        if (!batch.LockedAll || !IsStill(key, batch.ForgetKey)) throw new Overtaken();
-        await using (var update = new NpgsqlBatch(connection)) {
-            foreach (var command in batch.Forget(address)) update.BatchCommands.Add(command);
-            await update.ExecuteNonQueryAsync();
-        }
-        await transaction.CommitAsync();
-        if (isCut()) throw new TimeoutException();
+        var batch = await BeginAsync(connection, [PreparedEntry.Of(new Entry(default, Lift: new(address)))], 0, batch => batch.Lock());
+        await CommitAsync(connection, batch.Forget(address));
     }
     // What comes meanwhile is new, and stays.
     async Task ForgetEventsAsync(string address) {
@@ -933,13 +916,11 @@ static class Sql {
         + $"{string.Join(" and ", columns.Select((column, i) => $"{column}::text is not distinct from ${i + 2 + columns.Length}"))} returning id";
     /// <summary>Of whom something came since that could suppress them.</summary>
     public const string AddressesSince = """
-        select email from email_bounces where sort_key >= $1 union select email from email_complaints where sort_key >= $1
-            union select email from email_events where sort_key >= $1 and kind = 'Subscription'
+        select email from email_bounces where sort_key >= $1 union all select email from email_complaints where sort_key >= $1
+            union all select email from email_events where sort_key >= $1 and kind = 'Subscription'
         """,
-        HeardOfSince = """
-        select exists (select from email_bounces where email = $2 and sort_key >= $1)
-            or exists (select from email_complaints where email = $2 and sort_key >= $1)
-            or exists (select from email_events where email = $2 and sort_key >= $1 and kind = 'Subscription')
+        HeardOfSince = $"""
+        select exists (select from ({AddressesSince}) as heard where email = $2)
             or exists (select from entries where id >= $1 and strpos(entry, $3) > 0)
         """;
     public const string NamingKnown = """
