@@ -79,8 +79,7 @@ public sealed class CrashTests {
     [Fact]
     public async Task Kill_9_under_load_loses_nothing_that_was_acknowledged_and_doubles_nothing() {
         var random = new Random();
-        Directory.CreateDirectory(Path.Combine(_folder, "certificates"));
-        foreach (var sns in _sns) File.WriteAllText(Path.Combine(_folder, "certificates", sns.Name), sns.Pem);
+        foreach (var sns in _sns) sns.WriteCertificate(_folder);
         for (int round = 0; round < Rounds; round++) {
             var messages = Sign(round);
             using var receiver = await OwnProcess.StartAsync(_folder);

@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using Microsoft.Extensions.Time.Testing;
@@ -124,6 +125,10 @@ static class Lines {
         "Timestamp":"2026-11-24T08:00:00.123Z","SignatureVersion":"2","Signature":"AAAA",
         "SigningCertURL":"https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0.pem"} }
         """.ReplaceLineEndings("") + "\n";
+
+    /// <summary>Under what somebody is known who was forgotten.</summary>
+    public static string Alias(byte[] key, string address) =>
+        "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
 
     static string Quoted(string text) => JsonSerializer.Serialize(text);
 

@@ -23,6 +23,10 @@ sealed class FakeSns : HttpMessageHandler {
     public string CertUrl => "https://sns.us-east-1.amazonaws.com/" + Name;
     public string Pem { get; set; }
 
+    /// <summary>Where a receiver in the folder finds it, which has nobody to ask.</summary>
+    public void WriteCertificate(string folder) =>
+        File.WriteAllText(Path.Combine(Directory.CreateDirectory(Path.Combine(folder, "certificates")).FullName, Name), Pem);
+
     /// <summary>Every URL that the receiver asked for.</summary>
     public ConcurrentQueue<string> Requests { get; } = [];
 

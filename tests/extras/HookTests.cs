@@ -400,7 +400,7 @@ public sealed partial class HookTests {
         byte[] key = RandomNumberGenerator.GetBytes(32);
         Directory.CreateDirectory(Path.Combine(folder, "journal"));
         File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
-        string alias = "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, "jane@example.com"u8));
+        string alias = Lines.Alias(key, "jane@example.com");
         await using var app = await StartAsync(endpoint, folder);
         await BounceAsync(app, "jane");
         Task IsAsync(string state) => Until.TrueAsync(async () => {
@@ -421,7 +421,7 @@ public sealed partial class HookTests {
     [Fact]
     public async Task While_the_journal_is_read_nothing_is_told_lest_a_person_is_forgotten_further_on() {
         byte[] key = RandomNumberGenerator.GetBytes(32);
-        string alias = "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, "jane@example.com"u8));
+        string alias = Lines.Alias(key, "jane@example.com");
         string folder = Lines.FolderOf(Lines.Bounce("jane@example.com"), Encoding.UTF8.GetString(
             new Entry(DateTimeOffset.UnixEpoch, Forget: new(alias, new Known(Reason.Bounce))).ToLine()), Lines.Bounce("other@example.com"));
         File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
@@ -447,8 +447,7 @@ public sealed partial class HookTests {
         int port = Moto.FreePort();
         string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
         var sns = new FakeSns();
-        Directory.CreateDirectory(Path.Combine(folder, "certificates"));
-        File.WriteAllText(Path.Combine(folder, "certificates", sns.Name), sns.Pem);
+        sns.WriteCertificate(folder);
         File.WriteAllText(Path.Combine(folder, "appsettings.json"), $$$"""{"Hook":{"Url":"http://127.0.0.1:{{{port}}}","Secret":"{{{Secret}}}"} }""");
         using (var down = await OwnProcess.StartAsync(folder)) {
             for (int i = 0; i < addresses; i++) Assert.True(await down.PostAsync(sns.Bounce($"a{i}@example.com", "b")));

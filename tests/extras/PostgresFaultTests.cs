@@ -86,8 +86,7 @@ public sealed class PostgresFaultTests {
         await using var cluster = new PostgresCluster();
         string database = await cluster.NewDatabaseAsync();
         var messages = Sign();
-        Directory.CreateDirectory(Path.Combine(_folder, "certificates"));
-        foreach (var sns in _sns) File.WriteAllText(Path.Combine(_folder, "certificates", sns.Name), sns.Pem);
+        foreach (var sns in _sns) sns.WriteCertificate(_folder);
         OwnProcess[] receivers = [.. await Task.WhenAll(Enumerable.Range(0, 3)
             .Select(_ => OwnProcess.StartAsync(_folder, "ConnectionStrings__Feedback=" + database,
                 "DOTNET_SYSTEM_NET_SOCKETS_INLINE_COMPLETIONS=1")))]; // as README.md advises

@@ -123,10 +123,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         string database = await cluster.NewDatabaseAsync();
         var apps = await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => StartAsync(database, "Suppression:SoftBounceLimit=2")));
         var sns = apps[0].Sns;
-        foreach (var app in apps) {
-            var certificates = Directory.CreateDirectory(Path.Combine(app.Folder, "certificates"));
-            File.WriteAllText(Path.Combine(certificates.FullName, sns.Name), sns.Pem);
-        }
+        foreach (var app in apps) sns.WriteCertificate(app.Folder);
         // Each names several people, in an order of its own.
         string[] bodies = [.. Enumerable.Range(0, 300).Select(mail => sns.Signed(FakeSns.SesBounce(
             [.. Enumerable.Range(0, 5).Select(i => $"a{(mail * 7 + i * 11) % 40}@example.com")],
@@ -288,7 +285,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
 
         Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
 
-        string dump = string.Join('\n', await DumpAsync(database));
+        string dump = await DumpAsync(database);
         Assert.DoesNotMatch("(?i)(?<!e)jane@example.com", dump);
         Assert.Contains("ejane@example.com", dump, StringComparison.Ordinal);
         Assert.Empty(await app.HistoryAsync(Jane));
@@ -301,7 +298,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         // A retry of what was forgotten brings nobody back, and what is new is judged under the hash.
         foreach (string body in (string[])[own, both]) Assert.Equal(200, (await app.PostAsync(body)).Status);
         Assert.Empty(await app.HistoryAsync(Jane));
-        Assert.DoesNotMatch("(?i)(?<!e)jane@example.com", string.Join('\n', await DumpAsync(database)));
+        Assert.DoesNotMatch("(?i)(?<!e)jane@example.com", await DumpAsync(database));
         await CommitAsync(app, new Entry(app.Clock.GetUtcNow(), Lift: new(Jane)));
         Assert.Equal(404, await app.StatusAsync("/suppressed/" + Jane));
         Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
@@ -340,7 +337,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
 
         Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Address.Key(person)));
 
-        string dump = string.Join('\n', await DumpAsync(database)).Replace("mary.jane.doe", "mary", StringComparison.OrdinalIgnoreCase);
+        string dump = (await DumpAsync(database)).Replace("mary.jane.doe", "mary", StringComparison.OrdinalIgnoreCase);
         Assert.DoesNotMatch(@"(?i)jane\.doe|u006a|\bjane\b", dump);
         Assert.Contains("For forgotten, janexdoe+news@m\u00fcnchen.example, mary+news@m\u00fcnchen.example", dump, StringComparison.Ordinal);
         Assert.Equal(joes, (await app.HistoryAsync(Joe)).Select(each => each.GetProperty("id").GetString()));
@@ -358,10 +355,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database, "Suppression:SoftBounceLimit=3");
         await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane)));
-        await PostgresCluster.ExecuteAsync(database, """
-            create function refuse() returns trigger language plpgsql as 'begin raise exception using errcode = ''53100''; end';
-            create trigger refuse before update on entries for each row execute function refuse();
-            """);
+        await RefuseAsync(database, "53100", "update on entries for each row");
         async Task<int> ForgetAsync() {
             using var response = await app.Private.DeleteAsync("/history/" + Jane, TestContext.Current.CancellationToken);
             return (int)response.StatusCode;
@@ -371,7 +365,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
 
         Assert.Equal(204, await ForgetAsync());
 
-        Assert.DoesNotContain(Jane, string.Join('\n', await DumpAsync(database)), StringComparison.Ordinal);
+        Assert.DoesNotContain(Jane, await DumpAsync(database), StringComparison.Ordinal);
         Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select count(*) from suppressions"));
         Assert.Equal(404, await ForgetAsync());
     }
@@ -406,17 +400,24 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal("mail-3", Assert.Single(await app.HistoryAsync(Jane)).GetProperty("mailId").GetString());
         Assert.Equal([Joe], await SuppressionsAsync(app));
         Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
-        Assert.DoesNotContain(Jane, string.Join('\n', await DumpAsync(database)), StringComparison.Ordinal);
+        Assert.DoesNotContain(Jane, await DumpAsync(database), StringComparison.Ordinal);
     }
 
-    static async Task<string[]> DumpAsync(string database) {
+    /// <summary>A server that refuses something, by an error of its own, until the trigger `refuse` is dropped.</summary>
+    static Task RefuseAsync(string database, string code, string what) => PostgresCluster.ExecuteAsync(database, $"""
+        create function refuse() returns trigger language plpgsql as 'begin raise exception using errcode = ''{code}''; end';
+        create trigger refuse before {what} execute function refuse();
+        """);
+
+    /// <summary>All that lies in the database, a row a line.</summary>
+    static async Task<string> DumpAsync(string database) {
         string[] tables = await PostgresCluster.QueryAsync(database,
             "select tablename from pg_tables where schemaname = 'public' order by 1");
         Assert.Contains("entries", tables);
         var rows = new List<string>();
         foreach (string table in tables)
             rows.AddRange(await PostgresCluster.QueryAsync(database, $"select row_to_json(t)::text from {table} as t"));
-        return [.. rows];
+        return string.Join('\n', rows);
     }
 
     /// <summary>Another's transaction: its first statement, and the rest once a receiver waits for it, by so many connections.</summary>
@@ -531,10 +532,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     public async Task What_PostgreSQL_will_not_have_in_any_form_is_not_acknowledged_and_what_came_with_it_is_kept() {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
-        await PostgresCluster.ExecuteAsync(database, """
-            create function refuse() returns trigger language plpgsql as 'begin raise exception using errcode = ''22000''; end';
-            create trigger refuse before insert on entries for each row when (new.entry like '%poison%') execute function refuse();
-            """);
+        await RefuseAsync(database, "22000", "insert on entries for each row when (new.entry like '%poison%')");
         string bad = app.Sns.Bounce("poison@example.com", "mail-1"), good = app.Sns.Bounce(Jane);
         Assert.Equal((503, 200), ((await app.PostAsync(bad)).Status, (await app.PostAsync(good)).Status));
         PreparedEntry[] both = [PreparedEntry.Of(Manual("poison@example.com", app.Clock.GetUtcNow())),
@@ -553,11 +551,8 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     public async Task What_PostgreSQL_refuses_is_kept_as_text_else_as_unread(string code, bool keepsMessages) {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database, $"Postgres:KeepMessages={keepsMessages}");
-        await PostgresCluster.ExecuteAsync(database, $"""
-            create function refuse() returns trigger language plpgsql as 'begin raise exception using errcode = ''{code}''; end';
-            create trigger refuse before insert on email_bounces for each row
-            when (jsonb_typeof(new.mail) = 'object' or new.email = '{Joe}') execute function refuse();
-            """);
+        await RefuseAsync(database, code,
+            $"insert on email_bounces for each row when (jsonb_typeof(new.mail) = 'object' or new.email = '{Joe}')");
         foreach (string address in (string[])[Jane, Joe]) Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(address, address))).Status);
         Assert.Equal([Jane + " string"], await PostgresCluster.QueryAsync(database, "select email, jsonb_typeof(mail) from email_bounces"));
         Assert.Equal([$"PostgreSQL cannot hold it ({code})"], await PostgresCluster.QueryAsync(database,
@@ -714,7 +709,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
 
         Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
 
-        Assert.DoesNotMatch($"{Jane}|mail-[23]", string.Join('\n', (await DumpAsync(database)).Where(row => !row.Contains("\"line\"", StringComparison.Ordinal))));
+        Assert.DoesNotMatch($"{Jane}|mail-[23]", await DumpAsync(database));
         var (status, known) = await app.GetAsync("/suppressed/" + Jane);
         Assert.Equal((200, "complaint"), (status, known.GetProperty("reason").GetString()));
         Assert.Equal(1, (await Store(app).StateAsync()).Suppressed);
@@ -734,7 +729,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
 
         Assert.Equal([Commit.Kept, Commit.Kept], await Task.WhenAll(Store(app).ForgetAsync(Jane), Store(other).ForgetAsync(Joe)));
 
-        Assert.DoesNotMatch($"{Jane}|{Joe}", string.Join('\n', await DumpAsync(database)));
+        Assert.DoesNotMatch($"{Jane}|{Joe}", await DumpAsync(database));
         Assert.Equal(["3000"], await PostgresCluster.QueryAsync(database, "select count(*) from unread where message = 'forgotten and forgotten'"));
     }
 
@@ -745,7 +740,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await app.PostAsync(app.Sns.Bounce("lili@example.com"));
         await app.PostAsync(app.Sns.Signed("To LILI@EXAMPLE.COM"));
         Assert.Equal(Commit.Kept, await Store(app).ForgetAsync("lili@example.com"));
-        Assert.DoesNotMatch("(?i)lili", string.Join('\n', await DumpAsync(database)));
+        Assert.DoesNotMatch("(?i)lili", await DumpAsync(database));
     }
 
     [Fact]
@@ -770,7 +765,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await WhileOneWaitsAsync(database, "lock table meta", // both ask under the old key, and read the new one
             async () => found = await Task.WhenAll(Enumerable.Range(0, 2).Select(_ => Store(app).FindAsync([Jane]).AsTask())),
             "update meta set value = repeat('00', 32) where name = 'forget_key'; "
-                + $"update suppressions set email = '{Alias(new byte[32], Jane)}'", commits: true, count: 2);
+                + $"update suppressions set email = '{Lines.Alias(new byte[32], Jane)}'", commits: true, count: 2);
         Assert.All(found, known => Assert.True(Assert.Single(known!).Suppressed));
         Assert.DoesNotContain("cannot be used", app.Log.Text, StringComparison.Ordinal);
     }
@@ -779,10 +774,8 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     static async Task<string> NewForgetKeyAsync(string database, string address) {
         byte[] key = System.Security.Cryptography.RandomNumberGenerator.GetBytes(32);
         await PostgresCluster.ExecuteAsync(database, $"update meta set value = '{Convert.ToHexStringLower(key)}' where name = 'forget_key'");
-        return Alias(key, address);
+        return Lines.Alias(key, address);
     }
-    static string Alias(byte[] key, string address) => "forgotten:"
-        + Convert.ToHexStringLower(System.Security.Cryptography.HMACSHA256.HashData(key, System.Text.Encoding.UTF8.GetBytes(address)));
 
     [Theory]
     [InlineData("{}", "{\"Reason\":\"bounce\"}")]
@@ -861,8 +854,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     public async Task A_time_before_all_time_is_read_where_the_clock_is_ahead_of_UTC() {
         string database = await cluster.NewDatabaseAsync(), folder = Lines.FolderOf();
         var sns = new FakeSns();
-        Directory.CreateDirectory(Path.Combine(folder, "certificates"));
-        File.WriteAllText(Path.Combine(folder, "certificates", sns.Name), sns.Pem);
+        sns.WriteCertificate(folder);
         using var receiver = await OwnProcess.StartAsync(folder, "ConnectionStrings__Feedback=" + database, "TZ=Asia/Tokyo");
         foreach (string at in (string[])["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.9999999Z"])
             Assert.True(await receiver.PostAsync(sns.Bounce(Jane, "mail-" + at, at: at)));
@@ -879,13 +871,12 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await using var own = new PostgresCluster();
         string database = await own.NewDatabaseAsync();
         await using var app = await StartAsync(database);
-        string before = app.Sns.Bounce(Jane);
-        Assert.Equal(200, (await app.PostAsync(before)).Status);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
         Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
         await own.SignalAsync(database, "STOP");
         try {
-            Task<int>[] asked = [app.StatusAsync("/suppressed/" + Jane), app.PostAsync(app.Sns.Bounce(Joe, "mail-0")).ContinueWith(
-                posted => posted.Result.Status, TestContext.Current.CancellationToken, TaskContinuationOptions.None, TaskScheduler.Default)];
+            async Task<int> PostAsync() => (await app.PostAsync(app.Sns.Bounce(Joe, "mail-0"))).Status;
+            Task<int>[] asked = [app.StatusAsync("/suppressed/" + Jane), PostAsync()];
             // As many as go into several batches, which would wait one after the other.
             var commits = Task.WhenAll(Enumerable.Range(0, 2000).Select(number => Store(app).CommitAsync(Manual($"{number}", app.Clock.GetUtcNow()))));
             var found = Task.WhenAll(Enumerable.Range(0, 4000).Select(number => Store(app).FindAsync($"{number}").AsTask()));
@@ -904,10 +895,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await using var app = await StartAsync(database);
         Task<HttpResponseMessage> HealthAsync() => app.Webhook.GetAsync("/health", TestContext.Current.CancellationToken);
         Assert.Equal(200, (int)(await HealthAsync()).StatusCode);
-        await PostgresCluster.ExecuteAsync(database, """
-            create function refuse() returns trigger language plpgsql as 'begin raise exception using errcode = ''53100''; end';
-            create trigger refuse before insert on entries for each row execute function refuse();
-            """);
+        await RefuseAsync(database, "53100", "insert on entries for each row");
         Assert.Equal((503, 503), ((await app.PostAsync(app.Sns.Bounce(Jane))).Status, (int)(await HealthAsync()).StatusCode));
         await PostgresCluster.ExecuteAsync(database, "drop trigger refuse on entries");
         Assert.Equal(200, (int)(await HealthAsync()).StatusCode);
@@ -1049,7 +1037,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await app.PostAsync(app.Sns.Bounce(Jane));
         await app.PostAsync(app.Sns.Signed(text));
         Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
-        Assert.DoesNotMatch("(?i)jane|006a", string.Join('\n', await DumpAsync(database)));
+        Assert.DoesNotMatch("(?i)jane|006a", await DumpAsync(database));
     }
 
     [Fact]
@@ -1058,7 +1046,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await using var app = await StartAsync(database);
         await app.PostAsync(app.Sns.Bounce("\u212aate@example.com"));
         Assert.Equal(Commit.Kept, await Store(app).ForgetAsync("kate@example.com"));
-        Assert.DoesNotMatch("(?i)ate@example", string.Join('\n', await DumpAsync(database)));
+        Assert.DoesNotMatch("(?i)ate@example", await DumpAsync(database));
     }
 
     [Fact]
@@ -1151,8 +1139,7 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
     public async Task Whom_the_LiteDB_receiver_forgot_is_known_to_PostgreSQL_too() {
         string database = await cluster.NewDatabaseAsync();
         byte[] key = [.. Enumerable.Range(1, 32).Select(number => (byte)number)];
-        string alias = "forgotten:" + Convert.ToHexStringLower(
-            System.Security.Cryptography.HMACSHA256.HashData(key, System.Text.Encoding.UTF8.GetBytes(Jane)));
+        string alias = Lines.Alias(key, Jane);
         string folder = Lines.FolderOf($$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":"""
             + """{"Reason":"complaint","Since":"2026-11-24T07:00:00+00:00"} } }""");
         File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
@@ -1227,8 +1214,7 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
     public async Task Whom_the_journal_forgot_as_lifted_stays_suppressed_when_PostgreSQL_has_heard_of_them_since(string? since) {
         string database = await cluster.NewDatabaseAsync();
         byte[] key = new byte[32];
-        string alias = "forgotten:" + Convert.ToHexStringLower(
-            System.Security.Cryptography.HMACSHA256.HashData(key, System.Text.Encoding.UTF8.GetBytes(Jane)));
+        string alias = Lines.Alias(key, Jane);
         string[] lines = [
             $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"bounce","Since":"2026-11-24T07:00:00+00:00"} } }""" + "\n",
             $$$"""{"at":"2026-11-24T08:10:00+00:00","forget":{"alias":"{{{alias}}}","known":{"LiftedAt":"2026-11-24T08:09:00+00:00"} } }""" + "\n"];
