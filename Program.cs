@@ -601,8 +601,7 @@ sealed record EventQuery(string? Kind = null, string? Address = null, DateTimeOf
     static Guid At(DateTimeOffset time) => Feedback.SortKeyOf(time.ToUnixTimeMilliseconds(), stackalloc byte[10]);
 }
 
-/// <summary>What a message says. Unread tells why nothing could be read; then it is kept as it is. Validates: SES or SNS
-/// only says that the topic works.</summary>
+/// <summary>What a message says. Unread: why nothing could be read. Validates: SES or SNS only says that the topic works.</summary>
 sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread = null, bool Validates = false) {
     public const string Bounce = "Bounce", Complaint = "Complaint", Delivery = "Delivery", Subscription = "Subscription";
     public static readonly SesEvent None = new([]);
@@ -637,8 +636,9 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
             if ((json.Text("eventType") ?? json.Text("notificationType")) is not { } kind) return None with { Unread = "no eventType or notificationType" };
             if (kind == "AmazonSnsSubscriptionSucceeded") return None with { Validates = true };
             if (Read(json, kind, envelope) is not { Count: > 0 } feedback) return None with { Unread = "names no recipient" };
-            // Each event repeats what its mail says. SES names fifty recipients at most, and SNS takes 256 KiB.
-            return (long)feedback.Count * message.Length > 1 << 29 ? None with { Unread = "names more recipients than SES does" } : new(feedback);
+            // Each event repeats what its mail says, in characters; SES names fifty recipients at most.
+            return feedback.Count > 50 && feedback.Sum(each => new[] { each.Mail, each.Detail, each.Type, each.SubType }.Sum(text => text?.Length ?? 0L)) > 64 << 20
+                ? None with { Unread = "names more recipients than SES does" } : new(feedback);
         } catch (JsonException) { return None with { Unread = "not JSON" }; }
     }
 
