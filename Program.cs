@@ -637,7 +637,7 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
             if (kind == "AmazonSnsSubscriptionSucceeded") return None with { Validates = true };
             if (Read(json, kind, envelope) is not { Count: > 0 } feedback) return None with { Unread = "names no recipient" };
             // Each event repeats what its mail says, in characters; SES names fifty recipients at most.
-            return feedback.Count > 50 && feedback.Sum(each => new[] { each.Mail, each.Detail, each.Type, each.SubType }.Sum(text => text?.Length ?? 0L)) > 64 << 20
+            return feedback.Count > 50 && feedback.Sum(each => new[] { each.Mail, each.Kind, each.Detail, each.Type, each.SubType }.Sum(text => text?.Length ?? 0L)) > 64 << 20
                 ? None with { Unread = "names more recipients than SES does" } : new(feedback);
         } catch (JsonException) { return None with { Unread = "not JSON" }; }
     }

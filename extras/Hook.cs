@@ -51,8 +51,8 @@ sealed class HookOptions : IValidatableObject {
 /// <summary>Posts the store's changes, one after the other, for as long as the receiver runs.</summary>
 sealed class Hook : BackgroundService {
     const int Batch = 64;
-    static readonly TimeSpan Poll = TimeSpan.FromSeconds(1), ShortestPause = TimeSpan.FromSeconds(1), LongestPause = TimeSpan.FromHours(1),
-        Late = TimeSpan.FromMinutes(10);
+    static readonly TimeSpan Poll = TimeSpan.FromSeconds(1), Soon = TimeSpan.FromSeconds(1), ShortestPause = TimeSpan.FromSeconds(1),
+        LongestPause = TimeSpan.FromHours(1), Late = TimeSpan.FromMinutes(10);
     readonly HttpClient _http = new(new SocketsHttpHandler {
         AllowAutoRedirect = false, UseCookies = false, MaxResponseDrainSize = 64 << 10, PooledConnectionLifetime = TimeSpan.FromMinutes(5),
     }) { Timeout = TimeSpan.FromSeconds(10) };
@@ -97,10 +97,10 @@ sealed class Hook : BackgroundService {
         }
     }
 
-    // False when there was nothing to tell. What was told is dropped, even when the next one cannot be.
+    // False when there was nothing to tell. What was told is dropped, even when the next one cannot be; and before the next when it took
+    // long: then PostgreSQL says, too, if another receiver has taken over, which would be told of newer changes meanwhile.
     async Task<bool> TellAsync(CancellationToken stopping) {
-        var changes = await _store.ChangesAsync(Batch);
-        long told = 0;
+        var (changes, since, told) = (await _store.ChangesAsync(Batch), _clock.GetTimestamp(), 0L);
         _oldest = changes.Count > 0 ? changes[0] : null;
         _refused &= changes.Count > 0;
         try {
@@ -109,6 +109,9 @@ sealed class Hook : BackgroundService {
                 await PostAsync(change, stopping);
                 (told, _pause, _refused) = (change.Number, ShortestPause, false);
                 _deliveries.Add(1, new KeyValuePair<string, object?>("outcome", "told"));
+                if (_clock.GetElapsedTime(since) < Soon) continue;
+                await _store.DropChangesAsync(told);
+                (since, told) = (_clock.GetTimestamp(), 0);
             }
         } finally { if (told > 0) await _store.DropChangesAsync(told); }
         return changes.Count > 0;

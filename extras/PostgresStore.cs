@@ -32,7 +32,9 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     IOptions<PostgresOptions> postgres, TimeProvider clock, ILogger<PostgresStore> logger) : IFeedbackStore {
     /// <summary>The version of the schema that this program writes.</summary>
     public const int Schema = 1;
-    const int MaxWaiting = 10_000, MostAtOnce = 512, MostCharacters = 4 << 20, Askers = 2, LongReaders = 8, Page = 1000;
+    const int MaxWaiting = 10_000, MostAtOnce = 512, Askers = 2, LongReaders = 8, Page = 1000;
+    /// <summary>Of a transaction, more or less: PostgreSQL takes 1 GB at once.</summary>
+    public const int MostCharacters = 4 << 20;
     readonly Channel<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)> _queue =
         Channel.CreateBounded<(PreparedEntry, TaskCompletionSource<Commit>)>(MaxWaiting);
     readonly Channel<(string Address, TaskCompletionSource<Known?> Told)> _asked =
@@ -73,12 +75,12 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             settings.ApplicationName ??= "FeedbackReceiver";
             settings.TargetSessionAttributes = null; // see Build
             return builder.UsePhysicalConnectionInitializer(
-                connection => { using var plans = Plans(connection); plans.ExecuteNonQuery(); },
-                async connection => { await using var plans = Plans(connection); await plans.ExecuteNonQueryAsync(); });
+                connection => { using var setUp = SetUp(connection); RefuseStandby(setUp.ExecuteScalar()); },
+                async connection => { await using var setUp = SetUp(connection); RefuseStandby(await setUp.ExecuteScalarAsync()); });
         } catch (Exception e) when (IsOfTheString(e)) { throw new Refusal($"ConnectionStrings:Feedback {form}: {e.Message}"); }
         static int AtMost(int most, int value) => value == 0 ? most : Math.Min(most, value); // 0 is for ever
     }
-    /// <summary>Of several hosts the primary is used: a standby that lags knows less than was acknowledged.</summary>
+    /// <summary>Of several hosts the primary is used.</summary>
     /// <exception cref="Refusal">Settings that do not go together.</exception>
     public static NpgsqlDataSource Build(NpgsqlSlimDataSourceBuilder builder) {
         try {
@@ -91,11 +93,15 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     // Plans are made once, and by an index. Else one that was made while a table had a page or two reads all of it for every address,
     // in a night of many bounces for a minute or more, until autovacuum has looked; and short arrays are planned anew each time.
-    // And a receiver that stops in the midst of a transaction (its VM is paused) lets go of its rows before others have waited too long.
-    static NpgsqlCommand Plans(NpgsqlConnection connection) => new("""
-        select set_config(name, setting, false) from (values ('enable_seqscan', 'off'), ('plan_cache_mode', 'force_generic_plan'),
-            ('idle_in_transaction_session_timeout', '3s')) as ours (name, setting) where name in (select name from pg_settings)
+    // A receiver that stops in the midst of a transaction (its VM is paused) lets go of its rows before others have waited too long. And
+    // CommitAsync must hear a warning.
+    static NpgsqlCommand SetUp(NpgsqlConnection connection) => new("""
+        select pg_is_in_recovery(), (select count(set_config(name, setting, false)) from (values ('enable_seqscan', 'off'),
+            ('plan_cache_mode', 'force_generic_plan'), ('idle_in_transaction_session_timeout', '3s'), ('client_min_messages', 'warning'))
+            as ours (name, setting) where name in (select name from pg_settings))
         """, connection);
+    // A standby that lags knows less than was acknowledged, and the one host of a connection string may be one since a failover.
+    static void RefuseStandby(object? isInRecovery) { if (isInRecovery is true) throw new NpgsqlException("PostgreSQL is a standby there"); }
 
     /// <summary>Creates or migrates the schema, then begins to write and to answer.</summary>
     /// <exception cref="Refusal">PostgreSQL cannot be reached or used, or a newer program has written there.</exception>
@@ -106,7 +112,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 break;
             } catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.CannotConnectNow && patience.Elapsed.TotalSeconds < 60) {
                 await Task.Delay(250, cancellationToken); // it is starting, or recovering from a crash
-            } catch (Exception e) when (e is NpgsqlException or TimeoutException) {
+            } catch (Exception e) when (e is NpgsqlException or TimeoutException || IsOfTheString(e)) {
                 throw new Refusal("ConnectionStrings:Feedback: "
                     + (e.InnerException is null ? e.Message : $"{e.Message}: {e.InnerException.Message}"));
             }
@@ -187,9 +193,12 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         if (IsLost(e)) source.Clear();
         return !last && (IsConflict(e) || IsLost(e)) && (e.InnerException ?? e) is not TimeoutException;
     }
-    // The entry's fault: data exceptions, limits of a row, and what the driver will not send. The server's: what else comes from there.
+    // The entry's fault: data exceptions, limits of a row, and what the driver will not send. The server's: what else comes from there,
+    // such as that no partition takes the row (23514), which somebody can mend.
     // Neither: ours, and then one entry's failing says nothing of the others.
-    static bool IsOfTheEntry(Exception e) => e is PostgresException { SqlState: ['2', '2' or '3', ..] or ['5', '4', ..] }
+    static bool IsOfTheEntry(Exception e) => e is PostgresException {
+        SqlState: not PostgresErrorCodes.CheckViolation and (['2', '2' or '3', ..] or ['5', '4', ..])
+    }
         or ArgumentException or InvalidCastException or OverflowException;
     static bool IsOfTheServer(Exception e) => e is Overtaken or TimeoutException or IOException or OperationCanceledException
         or NpgsqlException && !IsOfTheEntry(e);
@@ -362,12 +371,15 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
     /// <summary>A sum of counters that every transaction that changes a suppression raises, so it changes exactly at COMMIT.</summary>
     public async Task<string> SuppressionsVersionAsync() =>
-        (await ReadAsync("select coalesce(sum(n), 0)::bigint from totals where name = 'version'",
-            row => row.GetInt64(0)))[0].ToString(CultureInfo.InvariantCulture);
+        (await ReadAsync(Sql.Version, row => row.GetString(0)))[0];
 
     /// <exception cref="Unavailable">PostgreSQL cannot be read now.</exception>
     public Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, params NpgsqlParameter[] parameters) =>
         ReadAsync(sql, read, parameters, patient: false, CancellationToken.None);
+    /// <summary>The same, for what may take an hour.</summary>
+    /// <exception cref="Unavailable">PostgreSQL cannot be read now.</exception>
+    public Task<List<T>> ReadLongAsync<T>(string sql, Func<NpgsqlDataReader, T> read, params NpgsqlParameter[] parameters) =>
+        ReadAsync(sql, read, parameters, patient: true, CancellationToken.None);
 
     // So many may take long that there is always a connection left for what SNS waits for.
     async Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read,
@@ -413,7 +425,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             if (_teller is null) {
                 var connection = await source.OpenConnectionAsync();
                 try {
-                    if (await ReadAsync(connection, "select pg_try_advisory_lock($1)", row => row.GetBoolean(0),
+                    if (await ReadAsync(connection, "select pg_try_advisory_lock($1 # 'changes'::regclass::oid::bigint)", row => row.GetBoolean(0),
                         [P(PostgresSchema.Lock + 1)]) is [true]) _teller = connection;
                 } finally { if (_teller is null) await connection.DisposeAsync(); }
             }
@@ -600,12 +612,22 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id
         return text.AsSpan().ContainsAnyInRange('\ud800', '\udfff') ? Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text)) : text;
     }
     static string? CleanOrNull(string? text) => text is null ? null : Clean(text);
-    static string CleanJson(string json) => !json.Contains(@"\u", Ordinal) ? json
-        : Unholdable.Replace(json, each => each.Groups["not"].Success ? @"\ufffd" : each.Value);
+    static string CleanJson(string json) {
+        if (json.Contains(@"\u", Ordinal)) json = Unholdable.Replace(json, each => each.Groups["not"].Success ? @"\ufffd" : each.Value);
+        return !Exponent.IsMatch(json) ? json
+            : Vast.Replace(json, each => each.Groups["number"].Success ? $"\"{each.Value}\"" : each.Value);
+    }
     static string? Quoted(string? json) => json is null ? null : '"' + JsonEncodedText.Encode(json, Receiver.Relaxed).ToString() + '"';
     // What jsonb refuses: \u0000, and half a pair. A pair, and an escaped backslash, are passed over as they are.
     [GeneratedRegex(@"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?<not>\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2}))")]
     static partial Regex Unholdable { get; }
+    // What jsonb takes in eight bytes and prints in 131,072: a number with an exponent of three digits becomes a string. In a string such
+    // letters are harmless, and there the first of these may be wrong; it only is the faster.
+    [GeneratedRegex(@"[:,\[\s]-?[0-9][0-9.]*[eE][+-]?[0-9]{3}")] static partial Regex Exponent { get; }
+    [GeneratedRegex("""
+        "(?:[^"\\]|\\.)*"|(?<number>-?[0-9][0-9.]*[eE][+-]?[0-9]{3,})
+        """)]
+    static partial Regex Vast { get; }
 }
 
 /// <summary>One transaction's worth: what is inserted first, and what follows from that, once PostgreSQL has told what was new and
@@ -649,7 +671,8 @@ sealed class PostgresBatch {
                 (address, judge) => { if (_guessed.TryGetValue(address, out var known)) _guessed[address] = judge(known); });
     }
 
-    public static Known KnownOf(string json) => json == "{}" ? Known.Nothing : JsonSerializer.Deserialize(json, SnsJson.Default.Known)!;
+    public static Known KnownOf(string json) => json == "{}" ? Known.Nothing
+        : JsonSerializer.Deserialize(json, SnsJson.Default.Known) ?? throw new JsonException("null is nothing that is known");
     public static string JsonOf(Known known) => JsonSerializer.Serialize(known, SnsJson.Lines.Known);
     static NpgsqlParameter<T> P<T>(T value) => PostgresStore.P(value);
     static NpgsqlBatchCommand Command(string sql, params NpgsqlParameter[] parameters) {
@@ -891,7 +914,12 @@ static class Sql {
         on conflict (email) do
         """, MakeSuppressions = InsertSuppressions + " nothing returning email",
         UpdateSuppressions = InsertSuppressions + " update set reason = excluded.reason, since = excluded.since, known = excluded.known",
-        Suppressions = """
+        // A failover or a backup that was put back may bring a number again under which something else was told; but not its server's start
+        // and its table's id.
+        Version = """
+        select concat_ws('-', (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint, 'totals'::regclass::oid, coalesce(sum(n), 0))
+        from totals where name = 'version'
+        """, Suppressions = """
         select email, known::text from suppressions where email > $1 and reason is not null and email not like 'forgotten:%' order by email limit $2
         """, See = """
         insert into subscriptions as s (topic_arn, confirmed_at, unsubscribed_at, validated_at, last_at, signature_version, doubled_at)
@@ -975,8 +1003,8 @@ static class Sql {
 
 /// <summary>The tables, made and migrated at the start.</summary>
 static class PostgresSchema {
-    /// <summary>The advisory lock under which one receiver at a time migrates; the next number is held by the one that tells of
-    /// changes.</summary>
+    /// <summary>The advisory lock under which one receiver at a time migrates; the one that tells of changes holds the next number, mixed
+    /// with the id of their table, for a database may hold several schemas of ours.</summary>
     public const long Lock = 0x5345_5346_4242_0001;
 
     // Keys begin with a time (see PreparedEntry.KeyOf), so inserts go to the right edge of each index whatever the size of the
@@ -999,7 +1027,7 @@ static class PostgresSchema {
         create index on email_complaints (email, sort_key);
         create index on email_events (sort_key);
         create index on email_events (email, sort_key);
-        create table suppressions (email text collate "C" primary key, reason text, since timestamptz, known jsonb not null default '{}');
+        create table suppressions (email text collate "C" primary key, reason text, since timestamptz, known jsonb not null);
         create table daily (key text collate "C", shard smallint, n bigint not null, primary key (key, shard));
         create table hourly (key text collate "C", shard smallint, n bigint not null, primary key (key, shard));
         create table totals (name text collate "C", shard smallint, n bigint not null, primary key (name, shard));
@@ -1027,6 +1055,8 @@ static class PostgresSchema {
             foreach (var parameter in parameters) command.Parameters.Add(parameter);
             return await command.ExecuteScalarAsync(cancellation);
         }
+        if (await RunAsync("select current_setting('server_encoding')") is not "UTF8")
+            throw new Refusal("ConnectionStrings:Feedback: the database must be of encoding UTF8, for what SES says is");
         await RunAsync("select pg_advisory_xact_lock($1)", PostgresStore.P(Lock));
         if (await RunAsync("select to_regclass('meta')::text") is not string) // else nobody who may make no table could ever start
             await RunAsync("create table meta (name text primary key, value text not null)");
@@ -1155,7 +1185,7 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         int[] segments = [.. Journal.Segments(folder).Order()];
         var (clock, told) = (Stopwatch.StartNew(), 0L);
         foreach (int segment in segments) {
-            var batch = new List<PreparedEntry>();
+            var (batch, length) = (new List<PreparedEntry>(), 0L);
             foreach (var line in LinesOf(Journal.PathOf(folder, segment))) {
                 if (!line.Span.ContainsAnyExcept((byte)' ')) continue;
                 if (Entry.Read(line.Span) is not { } entry) { _bad++; continue; }
@@ -1163,8 +1193,9 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
                 bool heardOf = await IsHeardOfSinceAsync(prepared);
                 Tally(prepared);
                 if (!heardOf) batch.Add(prepared);
-                if (batch.Count < 256) continue;
+                if (batch.Count < 256 && (length += prepared.Length) < PostgresStore.MostCharacters) continue;
                 await KeepAsync(batch);
+                length = 0;
                 if (clock.ElapsedMilliseconds - told < 5000) continue;
                 told = clock.ElapsedMilliseconds;
                 Console.WriteLine($"copying: segment {segment} of {segments[^1]}, {_entries} entries, {_entries * 1000 / told} a second");
@@ -1190,14 +1221,14 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
             alias = address is not null ? store.Alias(address) : prepared.Entry.Forget is { Known.Suppressed: false } forget ? forget.Alias : null;
         if (alias is null) return false;
         async Task<bool> IsAsync(string sql, params NpgsqlParameter[] parameters) =>
-            await store.ReadAsync(sql, row => row.GetBoolean(0), parameters) is [true];
+            await store.ReadLongAsync(sql, row => row.GetBoolean(0), parameters) is [true];
         if (await IsAsync("select exists (select from entries where id = $1)", PostgresStore.P(prepared.Id))) return false;
         var since = PostgresStore.P(Feedback.SortKeyOf(prepared.Entry.At.ToUnixTimeMilliseconds(), new byte[10]));
         bool heardOf = address is null
-            ? (await store.ReadAsync(Sql.AddressesSince, row => row.GetString(0), since)).Exists(each => store.Alias(each) == alias)
+            ? (await store.ReadLongAsync(Sql.AddressesSince, row => row.GetString(0), since)).Exists(each => store.Alias(each) == alias)
             : await IsAsync(Sql.HeardOfSince, since, PostgresStore.P(address),
                 PostgresStore.P($"\"suppress\":{{\"address\":\"{JsonEncodedText.Encode(address, Receiver.Relaxed)}\""));
-        var there = await store.ReadAsync("select known::text from suppressions where email = $1 and reason is not null",
+        var there = await store.ReadLongAsync("select known::text from suppressions where email = $1 and reason is not null",
             row => PostgresBatch.JsonOf(PostgresBatch.KnownOf(row.GetString(0))), PostgresStore.P(alias));
         heardOf |= there is [var json] && json != PostgresBatch.JsonOf(_known.GetValueOrDefault(alias, Known.Nothing));
         if (heardOf) _heardOf.Add(alias);

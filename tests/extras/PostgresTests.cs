@@ -546,7 +546,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
 
     [Theory]
     [InlineData("22P02", true)]
-    [InlineData("23514", false)]
+    [InlineData("23505", false)]
     [InlineData("54001", true)]
     public async Task What_PostgreSQL_refuses_is_kept_as_text_else_as_unread(string code, bool keepsMessages) {
         string database = await cluster.NewDatabaseAsync();
