@@ -29,12 +29,13 @@ static class Receiver {
         try {
             if (Extras.Command(args) is { } command) return await command;
             bool rebuild = args is ["rebuild", ..];
+            if (args is [[not ('-' or '/'), ..] word, ..] && !rebuild && !word.Contains('=')) throw new Refusal($"no command is called '{word}'");
             await using var app = Build(rebuild ? args[1..] : args);
             if (rebuild) await app.Services.GetRequiredService<LiteDbStore>().RebuildAsync();
             else await app.RunAsync();
             return 0;
-        } catch (Exception refusal) when (refusal is Refusal or OptionsValidationException or IOException
-            or InvalidOperationException { InnerException: FormatException }) { // the binder's, and it names the setting
+        } catch (Exception refusal) when (refusal is Refusal or OptionsValidationException or IOException or UnauthorizedAccessException
+            or InvalidOperationException) { // the binder's, Kestrel's and the logger's, and it names the setting
             await Console.Error.WriteLineAsync("FeedbackReceiver: " + refusal.Message);
             return 1;
         }
@@ -189,7 +190,7 @@ sealed record Verdict(int Status, string Why) {
         Unwritable = new(503, "the journal cannot be written now"), Incomplete = new(503, "the body did not come");
 }
 
-static class Endpoints {
+static partial class Endpoints {
     /// <summary>POST /sns. Answers 200 only when the message is on disk.</summary>
     public static async Task<ContentHttpResult> ReceiveAsync(HttpContext context, Intake intake) {
         var verdict = await intake.ReceiveAsync(context.Request, context.RequestAborted);
@@ -230,7 +231,7 @@ static class Endpoints {
         var commit = await store.CommitAsync(new Entry(After(known, clock), Lift: new(key)));
         return commit == Commit.Kept ? TypedResults.NoContent() : Problem.Later(http, commit);
     }
-    /// <summary>GET /history/{address}: its newest 1,000 events. `complete` is false when the follower was two seconds behind.</summary>
+    /// <summary>GET /history/{address}: its newest 1,000 events, or 4 MiB of them. `complete` is false when the follower was two seconds behind.</summary>
     public static async Task<Results<FileContentHttpResult, ProblemHttpResult>> HistoryAsync(HttpContext http, IFeedbackStore store) {
         string address = AddressIn(http);
         if (!Address.IsAddress(address)) return Problem.NoAddress;
@@ -241,7 +242,10 @@ static class Endpoints {
         json.WriteString("address", Address.Key(address));
         json.WriteBoolean("complete", complete);
         json.WriteStartArray("events");
-        await foreach (var (_, feedback) in newest) feedback.WriteTo(json);
+        await foreach (var (_, feedback) in newest) {
+            feedback.WriteTo(json);
+            if (json.BytesCommitted + json.BytesPending > 4 << 20) break;
+        }
         json.WriteEndArray();
         json.WriteEndObject();
         json.Flush();
@@ -255,8 +259,13 @@ static class Endpoints {
         string target = http.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget.Split('?')[0];
         string route = http.Request.Path.Value!, prefix = route[..(route.IndexOf('/', 1) + 1)];
         int at = target.IndexOf(prefix, Ordinal);
-        return at < 0 ? route[prefix.Length..] : Uri.UnescapeDataString(target[(at + prefix.Length)..]);
+        if (at < 0) return route[prefix.Length..];
+        string raw = target[(at + prefix.Length)..];
+        // "" is no address; nor is what cannot be decoded, since it is no UTF-8, nor what a client should have resolved.
+        return raw is ['/', ..] or ['.', '/', ..] || Undecoded().IsMatch(Uri.UnescapeDataString(raw.Replace("%25", "", Ordinal))) ? ""
+            : Uri.UnescapeDataString(raw);
     }
+    [GeneratedRegex("%[0-9a-fA-F]{2}")] private static partial Regex Undecoded();
 }
 
 /// <summary>Who may ask for more than the open routes: this machine on the private listener, and who has the key on either.</summary>
@@ -269,12 +278,13 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
         foreach (var endpoint in configuration.GetSection("Kestrel:Endpoints").GetChildren()) {
             string setting = $"{endpoint.Path}:Url '{endpoint["Url"]}'";
             try {
-                if (BindingAddress.Parse(endpoint["Url"]!) is var binding && binding.Port is < 0 or > 65535) throw new FormatException();
+                if (BindingAddress.Parse(endpoint["Url"]!) is var binding && binding is { Scheme: "https" } or { Port: < 0 or > 65535 }) throw new FormatException();
                 if (endpoint.Key != "Private" || binding.IsUnixPipe || IsLoopback(binding.Host)) continue;
             } catch (FormatException) { throw new Refusal(setting + " is no address to listen on, as http://localhost:8081 is"); }
             if (string.IsNullOrEmpty(configuration["Api:Key"])) throw new Refusal(setting + " is open to other machines: set Api:Key first");
         }
         kestrel.AddServerHeader = false;
+        kestrel.ConfigureEndpointDefaults(listen => listen.Protocols = HttpProtocols.Http1); // or each connection would be a hundred streams
         (kestrel.Limits.MaxRequestBodySize, kestrel.Limits.MaxConcurrentConnections) = (Intake.MaxBytes, 1000);
         kestrel.Limits.MinRequestBodyDataRate = new(bytesPerSecond: 64 << 10, gracePeriod: TimeSpan.FromSeconds(5));
         kestrel.Configure(configuration.GetSection("Kestrel")).Endpoint("Private", own => own.ListenOptions.Use(next => connection => {
@@ -622,11 +632,9 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
         _ => (JsonNamingPolicy.CamelCase.ConvertName(kind), null, null, null, null),
     };
 
-    public static SesEvent Read(Envelope envelope) {
-        try { return envelope.Type != Envelope.Notification ? None : Read(envelope, envelope.Message); } catch (InvalidOperationException) { // half an emoji
-            return Read(envelope, HalfEmoji().Replace(envelope.Message, each => each.Groups["half"].Success ? @"\ufffd" : each.Value));
-        }
-    }
+    public static SesEvent Read(Envelope envelope) => envelope.Type != Envelope.Notification ? None
+        : Read(envelope, envelope.Message is var message && !message.Contains(@"\u", Ordinal) ? message
+            : HalfEmoji().Replace(message, each => each.Groups["half"].Success ? @"\ufffd" : each.Value));
 
     static SesEvent Read(Envelope envelope, string message) {
         if (message.AsSpan().Trim() is "Successfully validated SNS topic for Amazon SES event publishing.") return None with { Validates = true };
@@ -964,6 +972,8 @@ sealed class Journal : IDisposable {
             _lock = Disk.Open(Path.Combine(Folder, "lock"), FileShare.None);
             File.WriteAllText(holder, Environment.ProcessId.ToString(CultureInfo.InvariantCulture));
             int last = Segments(Folder).DefaultIfEmpty(1).Max();
+            if (Enumerable.Range(1, last - 1).Except(Segments(Folder)).FirstOrDefault() is > 0 and var gap)
+                throw new Refusal($"Journal:Directory: {PathOf(Folder, gap)} is missing: restore it");
             _segment = Disk.Open(PathOf(Folder, last), FileShare.ReadWrite);
             CutTornTail((long)last << 32);
         } catch (IOException e) when (_lock is null && (e.HResult & 0xFFFF) is 11 or 35 && File.Exists(holder)) { // EAGAIN: locked
@@ -978,14 +988,16 @@ sealed class Journal : IDisposable {
     public static string PathOf(string folder, int segment) => Path.Combine(folder, $"{segment:00000000}.ndjson");
     public static IEnumerable<int> Segments(string folder) => Directory.EnumerateFiles(folder, "*.ndjson")
         .Select(path => int.TryParse(Path.GetFileNameWithoutExtension(path), out int number) ? number : 0).Where(number => number > 0);
-    // A crash can leave half a line, or a block of zeros, that nobody was told was kept: back to the last line that is whole.
+    // A crash can leave half a line, or a block of zeros, that nobody was told was kept: back to the last line that is whole. One that has
+    // its end and no zeros was not torn, whatever else befell it.
     void CutTornTail(long start) {
         long sound = start, read = start, end = _end = start + _segment.Length;
         bool whole = true;
         foreach (var (line, next) in ReadFrom(start)) {
             if (next == read) break;
             read = next;
-            whole = line.IsEmpty ? whole : line.Span.StartsWith("{\"at\":"u8) && line.Span[^1] == '}'; // blank: IsWritableAsync's
+            whole = line.IsEmpty ? whole : !line.Span.Contains((byte)0) // blank: IsWritableAsync's
+                && (line.Span.StartsWith("{\"at\":"u8) || line.Span.EndsWith("}}"u8));
             if (whole) sound = next;
         }
         if (sound == end) return;
@@ -1217,7 +1229,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     /// <summary>Begins to follow. After two seconds messages are let in, though look-ups say 503 until all is read.</summary>
     /// <exception cref="Refusal">feedback.db knows of more than the journal holds.</exception>
     public async Task StartAsync(CancellationToken cancellationToken) {
-        if (!options.Value.Feedback.StartsWith("Filename=", OrdinalIgnoreCase))
+        if (!options.Value.Feedback.StartsWith("Filename=", OrdinalIgnoreCase) || _file.Path.Length == 0)
             throw new Refusal("ConnectionStrings:Feedback must be Filename=<path>");
         FinishForgetting();
         _file.Open();
@@ -1296,8 +1308,11 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
             Update(feedback.Address, ++number, entry.At, known => Judgement.Of(feedback, known, options.Value.SoftBounceLimit));
         if (entry.Suppress is { } manual) Update(manual.Address, end, entry.At, known => Judgement.Of(manual, entry.At, known));
         if (entry.Lift is { } lift) Update(lift.Address, end, entry.At, known => Judgement.Lifted(entry.At, known));
-        if (entry.Forget?.Known is { } kept) _known[entry.Forget.Alias] = kept;
+        if (entry.Forget?.Known is { } kept) Know(entry.Forget.Alias, kept);
     }
+    // Without their key nobody could be told from those who were forgotten, so no look-up is answered.
+    void Know(string address, Known known) => _known[address] = _forgetKey is not null || !address.StartsWith("forgotten:", Ordinal) ? known
+        : throw new FileNotFoundException(ForgetKeyPath(journal) + " is missing or damaged: restore it, and start again");
 
     void Update(string address, long number, DateTimeOffset at, Func<Known, Known> judge) {
         var before = _known[address = Alias(address)] ?? Known.Nothing;
@@ -1310,7 +1325,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     string Alias(string address) => _forgetKey is { } key && Forgotten(key, address) is var alias && _known[alias] is not null ? alias : address;
     static string Forgotten(byte[] key, string address) =>
         "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
-    byte[]? _forgetKey = File.Exists(ForgetKeyPath(journal)) ? File.ReadAllBytes(ForgetKeyPath(journal)) : null;
+    byte[]? _forgetKey = File.Exists(ForgetKeyPath(journal)) && File.ReadAllBytes(ForgetKeyPath(journal)) is { Length: 32 } key ? key : null;
     static string ForgetKeyPath(Journal journal) => Path.Combine(journal.Folder, "forget.key");
     partial void FinishForgetting(); // extras/Lists.cs
     partial void Changed(Known before, Known after);
@@ -1328,7 +1343,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     // What LiteDB holds, then the entries after it: many times faster than LiteDB can take them.
     void Load() {
         LoadChanges();
-        foreach (var (address, known) in _file.Suppressions()) _known[address] = known;
+        foreach (var (address, known) in _file.Suppressions()) Know(address, known);
         long applied = _file.Applied, ahead = 0;
         foreach (var (line, next) in journal.ReadFrom(applied)) {
             Tell("reading the journal", next);
@@ -1433,7 +1448,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
         }
         var meta = _database.GetCollection("meta").FindById("journal");
         if (meta is not null && meta["schema"] != Schema) throw new LiteException(0, "written by another version");
-        _applied = meta is null ? 0 : meta["position"].AsInt64;
+        _applied = meta is null ? 1L << 32 : meta["position"].AsInt64; // where the first segment begins
     }
     /// <summary>Renames the file, so that the journal builds it anew.</summary>
     public void MoveAside(string why) {
@@ -1558,7 +1573,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
 
     IEnumerable<(Guid Key, Feedback Feedback)> Newest(string name, string time, EventQuery query) {
         var highest = query.Highest;
-        for (int count = query.Address is null ? 64 : 1024; ;) { // few: what is held meanwhile grows old, and old garbage stops everybody
+        for (int count = query.Address is null ? 64 : 128; ;) { // few: what is held meanwhile grows old, and old garbage stops everybody
             var events = Guarded(() => Read(name, query, highest, count));
             foreach (var each in events) if (each["sort_key"].AsGuid is var key && key < highest) yield return (key, FeedbackOf(each, time));
             if (events.Count < count) yield break;
@@ -1591,7 +1606,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
             try { return read(); } catch (Exception e) {
                 log.FollowerFailed(e.GetType().Name, e.Message);
                 Abandon();
-                MoveAside("damaged");
+                if (e is not OutOfMemoryException) MoveAside("damaged");
                 throw new Unavailable();
             }
         }

@@ -43,6 +43,17 @@ public sealed class HistoryTests {
     }
 
     [Fact]
+    public async Task A_history_ends_where_four_MiB_are_full() {
+        await using var app = await ReceiverApp.StartAsync();
+        string said = new('x', 200_000);
+        for (int i = 0; i < 30; i++) {
+            string ses = FakeSns.SesBounce([Jane], $"mail-{i}").Replace("550 5.1.1 user unknown", said, StringComparison.Ordinal);
+            Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(ses))).Status);
+        }
+        Assert.Equal(21, (await app.HistoryAsync(Jane)).Length); // so many of 200,000 are more than 4 MiB
+    }
+
+    [Fact]
     public async Task The_newest_event_comes_first_whenever_it_arrived() {
         await using var app = await ReceiverApp.StartAsync();
         foreach (string minute in (string[])["02", "05", "01", "04", "03"])

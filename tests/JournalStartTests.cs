@@ -1,4 +1,5 @@
 using System.Runtime.Versioning;
+using Microsoft.Extensions.DependencyInjection;
 
 public sealed class JournalStartTests {
     const string Whole =
@@ -10,7 +11,8 @@ public sealed class JournalStartTests {
     [InlineData("\0\0\0\0\0\0\0\0torn@example.com\",\"reason\":\"manual\"}}\n", 1)]
     [InlineData(Whole, 1)]
     [InlineData(Whole + "{\"at\":\"2026-", 1)]
-    [InlineData("{\"at\":\"2026-11-24T08:00:00+00:00\",\"suppress\"\n", 1)]
+    [InlineData("{\"at\":\"2026-11-24T08:00:00+00:00\",\"suppress\":{\0\0\0\0\n", 1)]
+    [InlineData("{\"at\":\"2026-11-24T08:00:00+00:00\",\"suppress\":{\0\0\0\0\"reason\":\"manual\"}}\n", 1)]
     public async Task A_torn_tail_is_cut_off_and_reported_and_all_before_it_stays(string tail, int times) {
         string folder = Lines.FolderOf([Lines.Suppress("jane@example.com"), Lines.Bounce("joe@example.com")]);
         string segment = Lines.SegmentIn(folder), before = File.ReadAllText(segment);
@@ -35,6 +37,60 @@ public sealed class JournalStartTests {
         await using var app = await ReceiverApp.StartAsync(folder: folder);
         Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce("jane@example.com"))).Status);
         Assert.Single(File.ReadAllLines(Journal.PathOf(app.JournalFolder, 1)));
+    }
+
+    [Theory]
+    [InlineData("}\n", "}\r\n", 200, 200)] // through an editor, or git
+    [InlineData("\"at\":\"2026-11-24T08:00:00+00:00\",\"suppress\":{\"address\":\"joe", "\"bt\":\"2026-11-24T08:00:00+00:00\",\"suppress\":{\"address\":\"joe", 200, 404)]
+    [InlineData("joe@example.com\",\"reason\":\"manual\"}}", "joe@example.com\",\"reason\":\"manual\"}]", 200, 404)]
+    public async Task A_line_that_has_its_end_is_never_cut_off(string text, string damaged, int jane, int joe) {
+        string folder = Lines.FolderOf([Lines.Suppress("jane@example.com"), Lines.Suppress("joe@example.com")]), segment = Lines.SegmentIn(folder);
+        File.WriteAllText(segment, File.ReadAllText(segment).Replace(text, damaged, StringComparison.Ordinal));
+        string before = File.ReadAllText(segment);
+        await using var app = await ReceiverApp.StartAsync(folder: folder);
+        Assert.Equal((jane, joe), (await app.StatusAsync("/suppressed/jane@example.com"), await app.StatusAsync("/suppressed/joe@example.com")));
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce("new@example.com"))).Status);
+        Assert.Equal(200, await app.StatusAsync("/suppressed/new@example.com"));
+        await app.StopAsync();
+        Assert.StartsWith(before, File.ReadAllText(segment), StringComparison.Ordinal);
+        Assert.Contains(damaged, before, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    public async Task A_journal_with_a_segment_missing_is_refused_and_the_segment_named(int missing) {
+        string folder = Lines.FolderOf([Lines.Suppress("jane@example.com")]), journal = Path.Combine(folder, "journal");
+        foreach (int segment in (int[])[2, 3]) File.Copy(Lines.SegmentIn(folder), Journal.PathOf(journal, segment));
+        File.Delete(Journal.PathOf(journal, missing));
+        var refusal = await Assert.ThrowsAsync<Refusal>(() => ReceiverApp.StartAsync(folder: folder));
+        Assert.Contains($"{missing:00000000}.ndjson is missing", refusal.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(null)]
+    [InlineData(0)]
+    [InlineData(31)]
+    public async Task Without_the_key_of_those_who_were_forgotten_no_look_up_says_that_somebody_is_not_suppressed(int? length) {
+        byte[] key = [.. Enumerable.Repeat((byte)7, 32)];
+        string alias = Lines.Alias(key, "jane@example.com");
+        string folder = Lines.FolderOf([
+            $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"bounce","Since":"2026-11-24T08:00:00+00:00"} } }""",
+        ]), path = Path.Combine(folder, "journal", "forget.key");
+        File.WriteAllBytes(path, key);
+        await using (var app = await ReceiverApp.StartAsync(folder: folder)) {
+            Assert.Equal(200, await app.StatusAsync("/suppressed/jane@example.com"));
+            Assert.Equal(404, await app.StatusAsync("/suppressed/joe@example.com"));
+            Assert.True(await app.Services.GetRequiredService<IFeedbackStore>().CaughtUpAsync());
+        }
+        foreach (bool fromFile in (bool[])[true, false]) { // as LiteDB holds it, and as the journal does
+            if (!fromFile) File.Delete(Path.Combine(folder, "feedback.db"));
+            if (length is null) File.Delete(path); else File.WriteAllBytes(path, key[..length.Value]);
+            await using var app = await ReceiverApp.StartAsync(folder: folder);
+            Assert.Equal(503, await app.StatusAsync("/suppressed/jane@example.com"));
+            Assert.Contains("forget.key is missing or damaged", app.Log.Text, StringComparison.Ordinal);
+            Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce("new@example.com"))).Status);
+        }
     }
 
     [Fact]

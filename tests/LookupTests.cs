@@ -76,6 +76,31 @@ public sealed class LookupTests {
     }
 
     [Theory]
+    [InlineData("/suppressed/j%FCrgen@example.com")] // Latin-1
+    [InlineData("/suppressed/j%c3rgen@example.com")] // half of an ü
+    [InlineData("/suppressed/50%ab@example.com")]
+    [InlineData("/suppressed//jane@example.com")]
+    [InlineData("/suppressed/./jane@example.com")]
+    public async Task What_cannot_be_told_for_an_address_is_never_called_free(string path) {
+        await using var app = await ReceiverApp.StartAsync();
+        foreach (string method in (string[])["GET", "PUT", "DELETE"])
+            Assert.StartsWith("HTTP/1.1 400 ", await SendRawAsync(app, $"{method} {path}"), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("j%C3%BCrgen@example.com", "jürgen@example.com")]
+    [InlineData("50%25ab@example.com", "50%ab@example.com")]
+    [InlineData("50%2525ab@example.com", "50%25ab@example.com")]
+    [InlineData("100%@example.com", "100%@example.com")]
+    [InlineData("%2Fg=jane@example.com", "/g=jane@example.com")]
+    [InlineData("a/b@example.com", "a/b@example.com")]
+    public async Task Signs_that_are_rare_in_an_address_are_found_in_it(string path, string address) {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Bounce(address));
+        Assert.StartsWith("HTTP/1.1 200 ", await SendRawAsync(app, "GET /suppressed/" + path), StringComparison.Ordinal);
+    }
+
+    [Theory]
     [InlineData("GET", "/suppressed/jane")]
     [InlineData("GET", "/suppressed/")]
     [InlineData("GET", "/suppressed/ja%20ne@example.com")]

@@ -5,8 +5,9 @@ public sealed class StartTests {
     const string Arn = "Sns:TopicArns:0=" + FakeSns.TopicArn;
 
     /// <summary>Runs the program in a folder of its own, until it ends.</summary>
-    static async Task<(int ExitCode, string Error)> RunAsync(params string[] settings) {
-        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll"),
+    static Task<(int ExitCode, string Error)> RunAsync(params string[] settings) => RunCommandAsync([], settings);
+    static async Task<(int ExitCode, string Error)> RunCommandAsync(string[] command, string[] settings) {
+        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll"), .. command,
             "--Kestrel:Endpoints:Webhook:Url=http://127.0.0.1:0", "--Kestrel:Endpoints:Private:Url=http://127.0.0.1:0",
             .. settings.Select(setting => "--" + setting)]) {
             WorkingDirectory = Directory.CreateTempSubdirectory("receiver-").FullName,
@@ -33,6 +34,10 @@ public sealed class StartTests {
     [InlineData("Sns:CertificateDirectory", "Sns:CertificateDirectory=")]
     [InlineData("Journal:Directory", "Journal:Directory=")]
     [InlineData("ConnectionStrings:Feedback", "ConnectionStrings:Feedback=data/feedback.db")]
+    [InlineData("ConnectionStrings:Feedback", "ConnectionStrings:Feedback=Filename=")]
+    [InlineData("denied", "ConnectionStrings:Feedback=Filename=.")]
+    [InlineData("Kestrel:Endpoints:Webhook:Url", "Kestrel:Endpoints:Webhook:Url=https://127.0.0.1:0")]
+    [InlineData("'Foo' is not supported", "Logging:LogLevel:Default=Foo")]
     [InlineData("Api:Key", "Api:Key=fifteen letters")]
     [InlineData("Suppression:SoftBounceLimit", "Suppression:SoftBounceLimit=-1")]
     [InlineData("Suppression:SoftBounceLimit", "Suppression:SoftBounceLimit=101")]
@@ -47,6 +52,12 @@ public sealed class StartTests {
         var (exitCode, error) = await RunAsync(Arn, setting);
         Assert.Equal(1, exitCode);
         Assert.Matches($"^FeedbackReceiver: .*{name}.*\n$", error);
+    }
+
+    [Fact]
+    public async Task A_command_that_there_is_not_is_refused() {
+        var (exitCode, error) = await RunCommandAsync(["reubild"], [Arn]);
+        Assert.Equal((1, "FeedbackReceiver: no command is called 'reubild'\n"), (exitCode, error));
     }
 
     [Fact]

@@ -119,8 +119,10 @@ public sealed class StoreTests {
     }
 
     [Fact]
-    public async Task The_mark_of_an_open_file_is_there_until_a_clean_stop() {
+    public async Task The_mark_of_a_written_file_is_there_until_a_clean_stop() {
         await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Bounce("jane@example.com"));
+        Assert.Single(await app.HistoryAsync("jane@example.com"));
         Assert.True(File.Exists(app.FeedbackDb + ".open"));
         await app.StopAsync();
         Assert.False(File.Exists(app.FeedbackDb + ".open"));
@@ -239,6 +241,20 @@ public sealed class StoreTests {
         Assert.Equal(1, await Receiver.RunAsync(["rebuild", .. Args(app.Folder)]));
         Assert.Empty(Aside(app.Folder));
         Assert.Single(await app.HistoryAsync("jane@example.com"));
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(3)]
+    public async Task What_LiteDB_cannot_take_is_set_down_as_unread_wherever_it_stands_in_a_journal_that_is_read_anew(int before) {
+        string[] lines = [.. Enumerable.Range(0, 5).Select(number => Lines.Bounce($"a{number}@example.com", $"mail-{number}"))];
+        // Its id is no key for LiteDB, which takes 1,023 bytes.
+        string poison = lines[0].Replace("00000000-0000-4000-8000-000000000000", new string('é', 900), StringComparison.Ordinal)
+            .Replace("eventType", "otherType", StringComparison.Ordinal).Replace("notificationType", "otherType", StringComparison.Ordinal);
+        await using var app = await ReceiverApp.StartAsync(folder: Lines.FolderOf([.. lines[..before], poison, .. lines[before..]]));
+        await Until.TrueAsync(async () => await app.Services.GetRequiredService<IFeedbackStore>().CaughtUpAsync());
+        for (int number = 0; number < 5; number++) Assert.Single(await app.HistoryAsync($"a{number}@example.com"));
+        Assert.Equal(1, (await app.Services.GetRequiredService<IFeedbackStore>().StateAsync()).Unread);
     }
 
     [Fact]
