@@ -284,7 +284,6 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
             if (string.IsNullOrEmpty(configuration["Api:Key"])) throw new Refusal(setting + " is open to other machines: set Api:Key first");
         }
         kestrel.AddServerHeader = false;
-        kestrel.ConfigureEndpointDefaults(listen => listen.Protocols = HttpProtocols.Http1); // or each connection would be a hundred streams
         (kestrel.Limits.MaxRequestBodySize, kestrel.Limits.MaxConcurrentConnections) = (Intake.MaxBytes, 1000);
         kestrel.Limits.MinRequestBodyDataRate = new(bytesPerSecond: 64 << 10, gracePeriod: TimeSpan.FromSeconds(5));
         kestrel.Configure(configuration.GetSection("Kestrel")).Endpoint("Private", own => own.ListenOptions.Use(next => connection => {

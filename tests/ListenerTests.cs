@@ -30,17 +30,6 @@ public sealed class ListenerTests {
             Assert.Equal((path, 200), (path, await StatusAsync(app.Webhook, path, ("Host", "feedback.example.com"))));
     }
 
-    [Fact]
-    public async Task A_connection_is_one_request_at_a_time() {
-        await using var app = await ReceiverApp.StartAsync();
-        foreach (var client in (HttpClient[])[app.Webhook, app.Private]) {
-            using var request = new HttpRequestMessage(HttpMethod.Get, "/health") {
-                Version = HttpVersion.Version20, VersionPolicy = HttpVersionPolicy.RequestVersionExact,
-            };
-            await Assert.ThrowsAsync<HttpRequestException>(() => client.SendAsync(request, TestContext.Current.CancellationToken));
-        }
-    }
-
     [Theory]
     [InlineData("/suppressed/jane@example.com")]
     [InlineData("/history/jane@example.com")]
