@@ -740,8 +740,17 @@ sealed partial class LiteDbStore {
     partial void FinishForgetting() {
         if (Begun() is { } address) _ = Task.Run(async () => {
             await _loaded.Task;
-            while (!_stop.IsSet && await ForgetAsync(address) != Commit.Kept) await Task.Delay(TimeSpan.FromSeconds(10), clock);
+            for (int seconds = 10; !_stop.IsSet && !await IsForgottenAsync(address); seconds = Math.Min(2 * seconds, 3600))
+                await Task.Delay(TimeSpan.FromSeconds(seconds), clock);
         });
+    }
+
+    // Nobody waits for it, so whatever it meets is told here.
+    async Task<bool> IsForgottenAsync(string address) {
+        try { return Begun() != address || await ForgetAsync(address) == Commit.Kept; } catch (Exception e) {
+            log.NotForgotten(e.GetType().Name);
+            return false;
+        }
     }
 
     string? Begun() => File.Exists(ForgettingPath) ? File.ReadAllText(ForgettingPath) : null;
@@ -829,6 +838,11 @@ sealed partial class LiteDbStore {
         if (_known[address] is not { } named || !person.IsNamedIn(named)) return;
         lock (journal.Gate) if (_known[address] is { } known) _known[address] = person.Without(known);
     }
+}
+
+sealed partial record SesEvent {
+    /// <summary>The same JSON, as long, with U+FFFD where half an emoji was, so that all of it can be read.</summary>
+    public static string Whole(string json) => HalfEmoji().Replace(json, each => each.Groups["half"].Success ? @"\ufffd" : each.Value);
 }
 
 sealed partial class FeedbackFile {
@@ -939,7 +953,7 @@ sealed class Person {
     // What an SES event says without the person; null when the person is not in it.
     string? WithoutInMessage(string message, bool withHeaders) {
         try {
-            using var document = JsonDocument.Parse(message);
+            using var document = JsonDocument.Parse(SesEvent.Whole(message));
             var (body, json) = ApiJson.Write();
             bool found = false;
             Write(json, document.RootElement, inArray: false, withHeaders, ref found);
@@ -952,7 +966,7 @@ sealed class Person {
     void Write(Utf8JsonWriter json, JsonElement element, bool inArray, bool withHeaders, ref bool found) {
         switch (element.ValueKind) {
             case JsonValueKind.Object when inArray && element.Member("emailAddress") is { ValueKind: JsonValueKind.String } email
-                && Is(TextOf(email)):
+                && Is(email.GetString()!):
                 found = true;
                 json.WriteNullValue();
                 break;
@@ -971,7 +985,7 @@ sealed class Person {
                 foreach (var each in element.EnumerateArray()) Write(json, each, inArray: true, withHeaders, ref found);
                 json.WriteEndArray();
                 break;
-            case JsonValueKind.String when TextOf(element) is var text && IsNamedIn(text):
+            case JsonValueKind.String when element.GetString()! is var text && IsNamedIn(text):
                 found = true;
                 if (Without(text) is var rest && inArray && rest == Nobody) json.WriteNullValue(); else json.WriteStringValue(rest);
                 break;
@@ -979,10 +993,6 @@ sealed class Person {
                 json.WriteRawValue(element.GetRawText(), skipInputValidation: true); // as SES spelled it, so nothing grows
                 break;
         }
-    }
-
-    static string TextOf(JsonElement element) {
-        try { return element.GetString()!; } catch (InvalidOperationException) { return element.GetRawText(); } // half an emoji
     }
 
     bool Is(string text) => Address.Key(text) == _key;

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net;
 using System.Text.Json;
+using Microsoft.Extensions.DependencyInjection;
 
 /// <summary>DELETE /history/{address}: a person is forgotten, and nobody else.</summary>
 public sealed class ForgetTests {
@@ -455,6 +456,53 @@ public sealed class ForgetTests {
             await using var again = await ReceiverApp.StartAsync(folder: app.Folder);
             Assert.Equal("bounce", (await again.GetAsync("/suppressed/" + Uri.EscapeDataString(Jane))).Json.GetProperty("reason").GetString());
         }
+    }
+
+    [Theory]
+    [InlineData(@"""\ud83d"":[""x""]")]
+    [InlineData(@"""\ud83d and a name that is longer than any of SES's"":[""x""]")]
+    [InlineData(@"""\ude00jane.doe+news@example.com"":[""x""]")]
+    [InlineData(@"""x"":[""\ud83d""]")]
+    [InlineData(@"""x"":[{""\ud83d"":""\ude00""}]")]
+    public async Task Half_an_emoji_in_a_message_of_somebody_else_holds_nothing_up(string tag) {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(["joe@example.com"], "0100019a00000002-mail").Replace("\"tags\":{", "\"linkTags\":{" + tag + "},\"tags\":{" + tag + ",", StringComparison.Ordinal)));
+        await app.PostAsync(app.Sns.Signed("""
+            {"eventType":"Bounce","bounce":{"bounceType":"Permanent","bouncedRecipients":[{"emailAddress":"jane.doe+news@example.com"},{"emailAddress":"joe@example.com"}]},
+            "mail":{"messageId":"0100019a00000004-mail","tags":{"\ud83d":["\ude00 \\ud83d"],"user":["jane.doe+news@example.com"]} } }
+            """));
+
+        Assert.Equal(204, await ForgetAsync(app));
+
+        Assert.Equal([], FilesWith(app.Folder, [.. Traces.Skip(1), "<jane.doe", "\"jane.doe"]));
+        Assert.Empty(await HistoryAsync(app, Jane));
+        Assert.Equal(2, (await HistoryAsync(app, "joe@example.com")).Length);
+    }
+
+    /// <summary>Fails whoever would forget somebody, once.</summary>
+    sealed class FailingClock() : Microsoft.Extensions.Time.Testing.FakeTimeProvider(new(2026, 11, 24, 8, 0, 0, TimeSpan.Zero)) {
+        int _failures;
+        public override DateTimeOffset GetUtcNow() =>
+            Environment.StackTrace.Contains("CommitForgetAsync", StringComparison.Ordinal) && Interlocked.Increment(ref _failures) == 1
+                ? throw new InvalidOperationException() : base.GetUtcNow();
+    }
+
+    [Fact]
+    public async Task Whatever_stops_it_after_a_start_is_told_and_it_is_tried_again() {
+        string folder = Lines.FolderOf(Lines.Bounce(Jane));
+        string forgetting = Path.Combine(folder, "journal", "forgetting");
+        File.WriteAllText(forgetting, Jane);
+        var clock = new FailingClock();
+        await using var app = await ReceiverApp.StartAsync(folder: folder, with: builder => builder.Services.AddSingleton<TimeProvider>(clock));
+
+        await Eventually.TrueAsync(() => app.Log.Text.Contains("cannot be forgotten now (InvalidOperationException)", StringComparison.Ordinal));
+        Assert.True(File.Exists(forgetting));
+        await Eventually.TrueAsync(() => {
+            clock.Advance(TimeSpan.FromSeconds(10));
+            return !File.Exists(forgetting);
+        });
+        Assert.Equal([], FilesWith(app.Folder, Traces));
     }
 
     [Theory]
