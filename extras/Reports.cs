@@ -119,7 +119,7 @@ sealed class Parameters {
 // ---- Events -----------------------------------------------------------------------------------------------------
 
 /// <summary>GET /bounces, /complaints and /events: a page of events, newest first.</summary>
-static class EventPages {
+static partial class EventPages {
     // A page ends before its limit when it has grown so large: what SES passes on of a diagnostic or a tag may be long.
     const int LongestPage = 4 << 20;
     static readonly string[] Columns = ["at", "address", "kind", "type", "subtype", "status", "detail", "recipient", "mailId", "subject",
@@ -182,13 +182,14 @@ static class EventPages {
         }
         return (Encoding.UTF8.GetBytes(csv.ToString()), next);
     }
-    // RFC 4180. An apostrophe keeps a spreadsheet from running what a stranger wrote into a diagnostic or a subject:
-    // https://owasp.org/www-community/attacks/CSV_Injection
+    // RFC 4180. An apostrophe keeps a spreadsheet from running what a stranger wrote into a diagnostic or a subject, even one that splits at
+    // a semicolon or a tab: https://owasp.org/www-community/attacks/CSV_Injection
     static string Cell(string? text) {
         if (text is null) return "";
-        if (text is ['=' or '+' or '-' or '@' or '\t' or '\r' or '\n', ..]) text = "'" + text;
+        text = Formula().Replace(text, "'$0");
         return text.AsSpan().IndexOfAny(",\"\r\n") < 0 ? text : $"\"{text.Replace("\"", "\"\"", Ordinal)}\"";
     }
+    [GeneratedRegex(@"(?<=\A|[;\t\r\n])[=+\-@\t\r]|\A\n")] private static partial Regex Formula();
 }
 
 // ---- Statistics -------------------------------------------------------------------------------------------------

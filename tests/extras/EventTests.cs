@@ -187,6 +187,12 @@ public sealed class EventTests {
     [InlineData("=HYPERLINK(\"http://evil.example\",\"x\")", "\"'=HYPERLINK(\"\"http://evil.example\"\",\"\"x\"\")\"")]
     [InlineData("a, \"b\"\r\nc", "\"a, \"\"b\"\"\r\nc\"")]
     [InlineData("plain = text", "plain = text")]
+    [InlineData("a;=1+1", "a;'=1+1")]
+    [InlineData("a\t@SUM(A1)", "a\t'@SUM(A1)")]
+    [InlineData("a\n=1", "\"a\n'=1\"")]
+    [InlineData("\n=1", "\"'\n'=1\"")]
+    [InlineData(";;-1", ";;'-1")]
+    [InlineData("a; =1, b", "\"a; =1, b\"")]
     public async Task A_CSV_cell_is_quoted_and_never_run_by_a_spreadsheet(string subject, string cell) {
         await using var app = await ReceiverApp.StartAsync();
         await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(["jane@example.com"]).Replace("\"Your offers\"",
