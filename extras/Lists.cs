@@ -83,7 +83,10 @@ static class Lists {
     /// too: X-Left-Out counts both. All of it is looked up before the first byte is sent, so a 200 is the whole list.</summary>
     public static async Task<Results<FileStreamHttpResult, ProblemHttpResult>> SendableAsync(HttpContext http, IFeedbackStore store) {
         if (!Admit(http)) return Problem.Of(413, "A list has 256 MiB at most.");
-        var spool = Spool();
+        if (Spool() is not { } spool) {
+            http.Response.Headers.RetryAfter = "5";
+            return Problem.Of(503, "The temporary folder cannot be written now.");
+        }
         http.Response.RegisterForDispose(spool);
         try {
             var (suppressed, wrong) = await Sendable.CopyAsync(new Body(http.Request.Body), spool, store, http.RequestAborted);
@@ -114,15 +117,17 @@ static class Lists {
         return !(http.Request.ContentLength > MaxBytes);
     }
 
-    // Without a name as soon as it is open, so nothing of it is left behind, even by a kill.
-    static FileStream Spool() {
+    // Without a name as soon as it is open, so nothing of it is left behind, even by a kill. Null: there can be none now.
+    static FileStream? Spool() {
         string path = Path.Combine(Path.GetTempPath(), "feedback-" + Guid.NewGuid().ToString("N"));
-        var spool = new FileStream(path, new FileStreamOptions {
-            Mode = FileMode.CreateNew, Access = FileAccess.ReadWrite, BufferSize = 128 << 10,
-            UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
-        });
-        File.Delete(path);
-        return spool;
+        try {
+            var spool = new FileStream(path, new FileStreamOptions {
+                Mode = FileMode.CreateNew, Access = FileAccess.ReadWrite, BufferSize = 128 << 10,
+                UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+            });
+            File.Delete(path);
+            return spool;
+        } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return null; }
     }
 }
 

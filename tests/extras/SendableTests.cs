@@ -127,6 +127,16 @@ public sealed class SendableTests {
     }
 
     [Fact]
+    public async Task Without_a_temporary_folder_it_is_503_and_told() {
+        string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
+        using var app = await OwnProcess.StartAsync(folder, "TMPDIR=" + Path.Combine(folder, "none"));
+        using var response = await app.Private.PostAsync("/sendable", new StringContent("a@example.com\n"), Cancellation);
+        Assert.Equal((503, "application/problem+json"), ((int)response.StatusCode, response.Content.Headers.ContentType?.MediaType));
+        Assert.Equal("5", response.Headers.GetValues("Retry-After").Single());
+        Assert.Contains("temporary folder", await response.Content.ReadAsStringAsync(Cancellation), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_list_leaves_nothing_in_the_temporary_folder() {
         await using var app = await StartAsync();
         string[] before = Directory.GetFiles(Path.GetTempPath(), "feedback-*");
