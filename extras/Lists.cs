@@ -63,6 +63,7 @@ static class Lists {
     public static async Task<Results<FileContentHttpResult, ProblemHttpResult>> ImportAsync(
         HttpContext http, IFeedbackStore store, TimeProvider clock) {
         string reason = http.Request.Query["reason"].ToString() is { Length: > 0 } given ? given : Reason.Manual;
+        if (ListQuery.Odd(http.Request.Query, "reason") is { } odd) return Problem.Of(400, odd);
         if (Reason.Strength(reason) < 0) return Problem.Of(400, ListQuery.Reasons);
         if (!Admit(http)) return Problem.Of(413, "An import has 256 MiB at most.");
         var import = new Import(store, clock, reason);
@@ -138,18 +139,29 @@ sealed record ListQuery(string Format, string? Reason, DateTimeOffset? Since, st
     public const string Json = "json", Csv = "csv", Ses = "ses",
         Reasons = "reason must be complaint, bounce, unsubscribe, soft-bounces or manual.";
     const int MaxLimit = 100_000; // what one import job of SES takes
+    static readonly string[] Times = ["yyyy-MM-dd", "yyyy-MM-dd'T'HH:mmK", "yyyy-MM-dd'T'HH:mm:ssK", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFFK"];
 
     /// <summary>Null when something in it is wrong, which is told.</summary>
     public static ListQuery? Read(IQueryCollection query, out string wrong) {
         string? Text(string name) => query[name].ToString() is { Length: > 0 } text ? text : null;
-        var (format, reason, since, limit) = (Text("format") ?? Json, Text("reason"), Iso8601.Read(Text("since")), Text("limit"));
+        var (format, reason, since, limit) = (Text("format") ?? Json, Text("reason"), Time(Text("since")), Text("limit"));
         bool counts = int.TryParse(limit, NumberStyles.None, CultureInfo.InvariantCulture, out int count);
-        wrong = format is not (Json or Csv or Ses) ? "format must be json, csv or ses."
+        wrong = Odd(query, "format", "reason", "since", "limit", "after") is { } odd ? odd
+            : format is not (Json or Csv or Ses) ? "format must be json, csv or ses."
             : reason is not null && global::Reason.Strength(reason) < 0 ? Reasons
-            : since is null && Text("since") is not null ? "since must be a date, as 2026-11-24 or 2026-11-24T08:00:00Z."
+            : since is null && Text("since") is not null ? "since must be a date or a time, as 2026-11-24 and 2026-11-24T08:00:00Z are."
             : limit is not null && (!counts || count is < 1 or > MaxLimit) ? "limit must be 1 to 100000." : "";
         return wrong.Length > 0 ? null : new(format, reason, since, Text("after") ?? "", limit is null ? null : count, Text("since"));
     }
+
+    /// <summary>The first parameter that is none of these, or is given twice; null when all may be right.</summary>
+    public static string? Odd(IQueryCollection query, params string[] names) => query.Select(each =>
+        !names.Contains(each.Key) ? $"'{each.Key[..Math.Min(100, each.Key.Length)]}' is no parameter here; these are: {string.Join(' ', names)}."
+        : each.Value.Count > 1 ? $"{each.Key} is given twice." : null).FirstOrDefault(wrong => wrong is not null);
+
+    // UTC where no offset says otherwise, and a plus may have come as a space.
+    static DateTimeOffset? Time(string? text) => DateTimeOffset.TryParseExact(text?.Replace(' ', '+'), Times, CultureInfo.InvariantCulture,
+        DateTimeStyles.AssumeUniversal | DateTimeStyles.AdjustToUniversal, out var time) && time.Year is >= 1970 and < 9999 ? time : null;
 
     public bool Has((string Address, Known Known) entry) => (Reason is null || entry.Known.Reason == Reason) && !(entry.Known.Since < Since)
         && (Format != Ses || (SesReason(entry.Known.Reason) is not null && FitsSes(entry.Address)));

@@ -149,6 +149,38 @@ public sealed class EventTests {
         Assert.StartsWith(why, JsonElement.Parse(body).GetProperty("detail").GetString(), StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("2026-11-24T10:00:00+02:00", true)]
+    [InlineData("2026-11-24T10:00:00%2B02:00", true)]
+    [InlineData("2026-11-24T10:00:00.001+02:00", false)]
+    [InlineData("2026-11-24T08:00", true)]
+    [InlineData("2026-11-24T08:00:00.0000001Z", false)]
+    [InlineData("2026-11-24", true)]
+    [InlineData("2026-11-25", false)]
+    [InlineData("", true)]
+    public async Task The_list_of_the_suppressed_reads_a_time_as_events_do(string since, bool has) {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Bounce("a@example.com", at: "2026-11-24T08:00:00Z"));
+        Assert.Equal(has, Addresses((await app.GetAsync("/events?since=" + since)).Json).Length == 1);
+        Assert.Equal(has, (await app.GetAsync("/suppressed?limit=5&since=" + since)).Json.GetProperty("suppressed").GetArrayLength() == 1);
+    }
+
+    [Theory]
+    [InlineData("since=01.11.2026", "since must be a date or a time")]
+    [InlineData("since=11/01/2026", "since must be a date or a time")]
+    [InlineData("since=10:00", "since must be a date or a time")]
+    [InlineData("since=1969-12-31", "since must be a date or a time")]
+    [InlineData("since=9999-12-31", "since must be a date or a time")]
+    [InlineData("until=2026-11-24", "'until' is no parameter here; these are: ")]
+    [InlineData("Reason=bounce", "'Reason' is no parameter here")]
+    [InlineData("reason=bounce&reason=bounce", "reason is given twice.")]
+    public async Task The_list_of_the_suppressed_refuses_what_events_refuse(string query, string why) {
+        await using var app = await ReceiverApp.StartAsync();
+        var (status, problem) = await app.GetAsync("/suppressed?" + query);
+        Assert.Equal(400, status);
+        Assert.StartsWith(why, problem.GetProperty("detail").GetString(), StringComparison.Ordinal);
+    }
+
     [Fact]
     public async Task What_was_wrong_is_told_in_a_hundred_characters() {
         await using var app = await ReceiverApp.StartAsync();

@@ -272,6 +272,17 @@ public sealed class ImportTests {
         Assert.Equal(["a@example.com manual 2026-11-24 asked by phone", "b@example.com manual 2026-11-24 " + note[1..]], await ListAsync(app));
     }
 
+    [Theory]
+    [InlineData("?resaon=complaint", "'resaon' is no parameter here")]
+    [InlineData("?reason=bounce&reason=complaint", "reason is given twice.")]
+    public async Task A_parameter_that_cannot_be_right_is_400_and_nothing_is_added(string query, string why) {
+        await using var app = await ReceiverApp.StartAsync();
+        var (status, problem) = await PostAsync(app, "a@example.com", query);
+        Assert.Equal(400, status);
+        Assert.StartsWith(why, problem.GetProperty("detail").GetString(), StringComparison.Ordinal);
+        Assert.Empty(await ListAsync(app));
+    }
+
     [Fact]
     public async Task A_stronger_reason_stays_and_a_weaker_one_is_replaced() {
         await using var app = await ReceiverApp.StartAsync();
