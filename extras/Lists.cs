@@ -639,9 +639,11 @@ sealed class Import(IFeedbackStore store, TimeProvider clock, string reason) {
             Skip(row with { Why = $"lifted on {before.LiftedAt:yyyy-MM-dd}, after the date it has here" });
             return null;
         }
-        string? note = before.Note is not null || row.Note is null ? null : row.Note[..Math.Min(row.Note.Length, LongestNote)];
-        return new(now, Suppress: new(key, row.Reason ?? reason, note, since));
+        return new(now, Suppress: new(key, row.Reason ?? reason, before.Note is null ? Cut(row.Note) : null, since));
     }
+
+    static string? Cut(string? note) =>
+        note is { Length: > LongestNote } ? note[..(char.IsHighSurrogate(note[LongestNote - 1]) ? LongestNote - 1 : LongestNote)] : note;
 }
 
 static partial class Sendable {

@@ -273,6 +273,16 @@ public sealed class ImportTests {
     }
 
     [Theory]
+    [InlineData(999)]
+    [InlineData(1000)]
+    public async Task A_note_is_never_cut_through_an_emoji(int at) {
+        await using var app = await ReceiverApp.StartAsync();
+        string note = new('x', at);
+        Assert.Equal("1/0", await ImportAsync(app, $"email,note\na@example.com,{note}\U0001F600\n"));
+        Assert.Equal(["a@example.com manual 2026-11-24 " + note], await ListAsync(app));
+    }
+
+    [Theory]
     [InlineData("?resaon=complaint", "'resaon' is no parameter here")]
     [InlineData("?reason=bounce&reason=complaint", "reason is given twice.")]
     public async Task A_parameter_that_cannot_be_right_is_400_and_nothing_is_added(string query, string why) {
