@@ -343,14 +343,14 @@ sealed class LineReader(Body body) {
     }
 }
 
-/// <summary>An address that a list names, and what it says of it, as it is spelled there.</summary>
+/// <summary>An address that a list names, and what it says of it, as it is spelled there. Or why there is none.</summary>
 sealed record Row(long Line, string? Address, string? Reason = null, string? Note = null, DateTimeOffset? Since = null, string? Why = null);
 
 /// <summary>What other providers call what they say of an address, in their CSV and in their JSON. Small letters, nothing
 /// between.</summary>
 static class Columns {
-    static readonly string[] Addresses = ["address", "email", "emailaddress", "recipient"], Reasons = ["reason", "suppressionreason"],
-        Times = ["since", "created", "createdat", "lastupdatetime"],
+    static readonly string[] Addresses = ["address", "email", "emailaddress", "recipient", "addresses", "emails", "emailaddresses"],
+        Reasons = ["reason", "suppressionreason"], Times = ["since", "created", "createdat", "lastupdatetime"],
         Others = ["note", "origin", "error", "code", "status", "ip", "tag", "tags"]; // each tells of one provider's list
     public static string Name(string text) =>
         string.Concat(text.Where(each => each is not (' ' or '_' or '-' or '\ufeff'))).ToLowerInvariant();
@@ -358,8 +358,8 @@ static class Columns {
         Addresses.Contains(name) || Reasons.Contains(name) || Times.Contains(name) || Others.Contains(name);
     public static bool IsAddress(string name) => Addresses.Contains(name);
 
-    /// <summary>What an entry with these names and values says.</summary>
-    public static Row Read(long line, IReadOnlyList<string> names, IReadOnlyList<string> values) {
+    /// <summary>What an entry with these names and values says, for each address under a name for one.</summary>
+    public static List<Row> Read(long line, IReadOnlyList<string> names, IReadOnlyList<string> values) {
         string? Of(params ReadOnlySpan<string> wanted) {
             for (int i = 0; i < names.Count && i < values.Count; i++)
                 if (wanted.Contains(names[i]) && values[i].Length > 0) return values[i];
@@ -374,8 +374,41 @@ static class Columns {
             ? global::Reason.Bounce : names.Contains("ip") ? global::Reason.Complaint
             : names.Contains("tag") || names.Contains("tags") ? global::Reason.Unsubscribe : null;
         string? note = Of("note") ?? Of("error") ?? (reason is null ? said : null);
-        return new(line, Unescaped(Of(Addresses)), reason ?? list, Unescaped(note), TimeOf(Of(Times)));
+        return Each(new(line, null, reason ?? list, Unescaped(note), TimeOf(Of(Times))),
+            values.Where((_, i) => i < names.Count && IsAddress(names[i])), named: true);
     }
+
+    /// <summary>What an entry without names says: each cell that is nothing but an address is one, and a reason is where one stands.</summary>
+    public static List<Row> Read(long line, IReadOnlyList<string> cells) {
+        var rows = Each(new(line, null, cells.Select(cell => ReasonOf(cell)).FirstOrDefault(reason => reason is not null)), cells, named: false);
+        // Jane <jane@example.com> is an address, but a note may look like that: reported by <ops@example.com>.
+        return rows.Count > 1 && rows.Exists(row => row.Address?.Contains('<') == true)
+            ? [new(line, null, Why: "more than one address, and some with a name")] : rows;
+    }
+
+    // Told is what stands where an address should, or looks as if it should be one.
+    static List<Row> Each(Row said, IEnumerable<string> cells, bool named) {
+        var rows = new List<Row>();
+        bool wrong = false, any = false;
+        foreach (string cell in cells.Select(each => each.Trim()).Where(each => each.Length > 0)) {
+            var addresses = AddressesIn(Unescaped(cell)!);
+            rows.AddRange(addresses.Select(address => said with { Address = address }));
+            wrong |= addresses.Length == 0 && cell.Contains('@') && (named || !cell.Contains(' '));
+            any = true;
+        }
+        if (rows.Count > 1) rows = [.. rows.DistinctBy(row => Address.Key(row.Address!))];
+        if (wrong || (named && any && rows.Count == 0)) rows.Add(said with { Why = "no address" });
+        return rows;
+    }
+
+    // What is nothing but an address, or nothing but addresses.
+    static string[] AddressesIn(string cell) {
+        if (IsOne(cell)) return [cell];
+        string[] parts = cell.AsSpan().Count('@') < 2 ? [] : cell.Split(Between, StringSplitOptions.RemoveEmptyEntries);
+        return Array.TrueForAll(parts, IsOne) ? parts : [];
+    }
+    static readonly char[] Between = [' ', ',', ';', '\t'];
+    static bool IsOne(string text) => Address.IsAddress(text) && Sendable.Quoted().Replace(text, "").AsSpan().Count('@') < 2;
 
     /// <summary>Ours, SES's, and the words of the others; null for what is none.</summary>
     public static string? ReasonOf(string? text, string? origin = null) => text is null or { Length: > 40 } ? null : Name(text) switch {
@@ -413,9 +446,10 @@ sealed class CsvRows {
             else if (bytes.Span.ContainsAnyExcept(" \t\r\n"u8)) {
                 string text = Encoding.UTF8.GetString(bytes.Span).TrimEnd('\r', '\n');
                 if (_delimiter is null && IsHeader(lines, text)) continue;
-                var row = Read(lines.Number, text);
-                bool good = row.Address is not null && Address.IsAddress(row.Address) && !Swallows(text, row.Address);
-                yield return good ? row : Bad(lines, bytes, "no address");
+                var rows = Read(lines.Number, text);
+                if (!rows.Exists(row => row.Why is null) || Swallows(text, rows))
+                    yield return Bad(lines, bytes, rows is [{ Why: { } why }, ..] ? why : "no address");
+                else foreach (var row in rows) yield return row;
             }
         }
     }
@@ -426,8 +460,9 @@ sealed class CsvRows {
     }
 
     // A quote that is never closed can end at the next one, entries later.
-    bool Swallows(string text, string address) => text.Contains('\n') && text.Split('\n').Skip(1).Any(line =>
-        Array.Exists(line.Split(_delimiter ?? ','), field => Address.IsAddress(field) && Address.Key(field) != Address.Key(address)));
+    bool Swallows(string text, List<Row> rows) => text.Contains('\n') && text.Split('\n').Skip(1).Any(line =>
+        Array.Exists(line.Split(_delimiter ?? ','), field => Address.IsAddress(field)
+            && !rows.Exists(row => row.Address is { } address && Address.Key(address) == Address.Key(field))));
 
     // The first line tells what separates fields, and whether it is a header.
     bool IsHeader(LineReader lines, string text) {
@@ -437,12 +472,10 @@ sealed class CsvRows {
         return _header is not null;
     }
 
-    Row Read(long line, string text) {
-        var fields = Fields(text);
-        if (_header is not null) return Columns.Read(line, _header, fields ?? []);
-        // Without a header: the first that is an address, and a reason where one stands. "Doe, Jane" <jane@example.com> is no CSV.
-        if (Array.Find(fields ?? [], Address.IsAddress) is not { } address) return new(line, text);
-        return new(line, address, Array.ConvertAll(fields!, field => Columns.ReasonOf(field)).FirstOrDefault(reason => reason is not null));
+    List<Row> Read(long line, string text) {
+        var fields = Fields(text) ?? [];
+        if (_header is not null) return Columns.Read(line, _header, fields);
+        return Columns.Read(line, fields) is { Count: > 0 } rows ? rows : Columns.Read(line, [text]); // "Doe, Jane" <jane@example.com> is no CSV
     }
 
     // Null when it is no CSV.
@@ -460,14 +493,18 @@ sealed class CsvRows {
 }
 
 /// <summary>JSON, however it is arranged: one page, an array of pages, pages one after another, a line each. Each object that names an
-/// address is an entry. `aws sesv2 list-suppressed-destinations` of both versions, and what the APIs of the others answer.</summary>
+/// address is an entry, and so is each array within an array; where there is none, that is told. `aws sesv2 list-suppressed-destinations`
+/// of both versions, and what the APIs of the others answer.</summary>
 sealed class JsonRows {
-    sealed class Node(bool isObject, long line) {
+    const int MostNames = 100;
+
+    sealed class Node(bool isObject, long line, Node? parent) {
         public readonly bool IsObject = isObject;
         public readonly long Line = line;
+        public readonly Node? Parent = parent;
         public readonly List<string> Names = [], Values = [];
         public string Name = "";
-        public bool HasValues, HasNodes;
+        public bool HasText, HasRows;
     }
 
     readonly Stack<Node> _open = [];
@@ -518,36 +555,61 @@ sealed class JsonRows {
         _open.TryPeek(out var node);
         switch (reader.TokenType) {
             case JsonTokenType.StartObject or JsonTokenType.StartArray:
-                if (node is not null) {
-                    node.HasNodes = true;
-                    Keep(node, "");
-                }
-                _open.Push(new(reader.TokenType == JsonTokenType.StartObject, _line));
+                if (node is { IsObject: true }) Keep(node, "", rows);
+                _open.Push(new(reader.TokenType == JsonTokenType.StartObject, _line, node));
                 break;
-            case JsonTokenType.EndObject:
+            case JsonTokenType.EndObject or JsonTokenType.EndArray:
                 _open.Pop();
-                if (node!.Names.Exists(Columns.IsAddress)) rows.Add(Checked(Columns.Read(node.Line, node.Names, node.Values)));
-                else if (node is { HasValues: true, HasNodes: false } && !(_open.TryPeek(out var parent) && parent.IsObject))
-                    rows.Add(new(node.Line, null, Why: "no address"));
+                End(node!, rows);
                 break;
-            case JsonTokenType.EndArray: _open.Pop(); break;
             case JsonTokenType.PropertyName: node!.Name = Columns.Name(Text(ref reader)); break;
             default:
-                if (node is null or { IsObject: false, HasNodes: true }) break;
-                if (node.IsObject) Keep(node, reader.TokenType is JsonTokenType.String or JsonTokenType.Number ? Text(ref reader) : "");
-                else if (_open.Count == 1) rows.Add(Checked(new(_line, Text(ref reader)))); // --query '...[].EmailAddress'
+                string text = reader.TokenType is JsonTokenType.String or JsonTokenType.Number ? Text(ref reader) : "";
+                if (node is not null) node.HasText |= reader.TokenType != JsonTokenType.Null || (node.IsObject && Columns.IsAddress(node.Name));
+                if (node is null or { IsObject: false, Parent: null }) { // --query '...[].EmailAddress'
+                    rows.AddRange(OrTold(_line, Columns.Read(_line, ["address"], [text])));
+                    if (node is not null) node.HasRows = true;
+                } else if (node is { IsObject: false, Parent: { IsObject: true } owner }) {
+                    if (Columns.IsAddress(owner.Name)) Keep(owner, text, rows);
+                } else {
+                    Keep(node, text, rows);
+                }
                 break;
         }
     }
 
-    static void Keep(Node node, string value) {
-        node.HasValues = true;
-        if (!node.IsObject || !Columns.IsKnown(node.Name) || node.Names.Count == 100) return;
+    static void Keep(Node node, string value, List<Row> rows) {
+        if (node.IsObject && !Columns.IsKnown(node.Name)) return;
+        if (node.Values.Count >= MostNames) Give(node, rows);
+        if (node.Values.Count >= MostNames && !Columns.IsAddress(node.Name)) return;
         node.Names.Add(node.Name);
         node.Values.Add(value);
     }
 
-    static Row Checked(Row row) => row.Address is not null && Address.IsAddress(row.Address) ? row : row with { Why = "no address" };
+    // What else an object says holds for the addresses that follow, too.
+    static void Give(Node node, List<Row> rows) {
+        var read = node.IsObject ? Columns.Read(node.Line, node.Names, node.Values) : Columns.Read(node.Line, node.Values);
+        rows.AddRange(read);
+        node.HasRows |= read.Count > 0;
+        for (int i = node.Names.Count - 1; i >= 0; i--)
+            if (!node.IsObject || Columns.IsAddress(node.Names[i])) {
+                node.Names.RemoveAt(i);
+                node.Values.RemoveAt(i);
+            }
+    }
+
+    static void End(Node node, List<Row> rows) {
+        Give(node, rows);
+        if (node.Parent is not { IsObject: true } && node is { HasText: true, HasRows: false }) {
+            rows.AddRange(OrTold(node.Line, []));
+            node.HasRows = true;
+        }
+        if (node.Parent is not { } parent) return;
+        parent.HasText |= node.HasText;
+        parent.HasRows |= node.HasRows;
+    }
+
+    static List<Row> OrTold(long line, List<Row> rows) => rows.Count > 0 ? rows : [new(line, null, Why: "no address")];
 
     static string Text(ref Utf8JsonReader reader) {
         if (reader.TokenType == JsonTokenType.Number) return Encoding.ASCII.GetString(reader.ValueSpan);
@@ -683,7 +745,7 @@ static partial class Sendable {
         return Address.IsAddress(text) && Quoted().Replace(text, "").AsSpan().Count('@') == 1 ? Address.Key(text) : null;
     }
 
-    [GeneratedRegex("\"[^\"]*\"")] private static partial Regex Quoted();
+    [GeneratedRegex("\"[^\"]*\"")] public static partial Regex Quoted();
 }
 
 partial interface IFeedbackStore {

@@ -283,6 +283,78 @@ public sealed class ImportTests {
     }
 
     [Theory]
+    [InlineData("a@example.com, b@example.com\n")]
+    [InlineData("a@example.com;b@example.com\n")]
+    [InlineData("a@example.com\tb@example.com")]
+    [InlineData("a@example.com b@example.com")]
+    [InlineData("\"a@example.com\",\"B@example.com\",A@example.com\n")]
+    [InlineData("\"a@example.com; b@example.com\"\n")]
+    [InlineData("email\n\"a@example.com, b@example.com\"\n")]
+    [InlineData("email,name,recipient\na@example.com,Jane,b@example.com\n")]
+    [InlineData("""[["a@example.com"],["b@example.com"]]""")]
+    [InlineData("""[["a@example.com","b@example.com"]]""")]
+    [InlineData("""{"addresses":["a@example.com","b@example.com"]}""")]
+    [InlineData("""{"email":"a@example.com","email":"b@example.com"}""")]
+    [InlineData("""{"email":"a@example.com","emailAddress":"b@example.com"}""")]
+    [InlineData("""[{"email":"a@example.com"},"b@example.com"]""")]
+    [InlineData("""{"email":"a@example.com, b@example.com"}""")]
+    public async Task More_than_one_address_of_an_entry_are_all_suppressed(string body) {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal("2/0", await ImportAsync(app, body));
+        Assert.Equal(["a@example.com manual 2026-11-24", "b@example.com manual 2026-11-24"], await ListAsync(app));
+    }
+
+    [Theory]
+    [InlineData("a@example.com,complaint,b@example.com\n")]
+    [InlineData("""[["a@example.com","COMPLAINT"],["b@example.com","COMPLAINT"]]""")]
+    [InlineData("""{"values":[["a@example.com","COMPLAINT"],["b@example.com","COMPLAINT"]]}""")]
+    [InlineData("""{"reason":"spam","emails":["a@example.com","b@example.com"]}""")]
+    [InlineData("""{"emails":["a@example.com","b@example.com"],"reason":"spam"}""")]
+    public async Task They_have_the_reason_of_their_entry(string body) {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal("2/0", await ImportAsync(app, body));
+        Assert.Equal(["a@example.com complaint 2026-11-24", "b@example.com complaint 2026-11-24"], await ListAsync(app));
+    }
+
+    [Theory]
+    [InlineData("a@example.com,bounce,reported by ops@example.com\n")]
+    [InlineData("a@example.com,bounce,\"ops@example.com, as they say\"\n")]
+    [InlineData("email,reason,note\na@example.com,bounce,ops@example.com\n")]
+    [InlineData("""[["a@example.com","bounce","reported by ops@example.com"]]""")]
+    [InlineData("""{"email":"a@example.com","reason":"bounce","cc":["ops@example.com"],"by":"ops@example.com"}""")]
+    public async Task Whoever_a_note_names_is_not_suppressed(string body) {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal("1/0", await ImportAsync(app, body));
+        Assert.Equal(200, await app.StatusAsync("/suppressed/a@example.com"));
+        Assert.Equal(404, await app.StatusAsync("/suppressed/ops@example.com"));
+    }
+
+    [Theory]
+    [InlineData("b@example.com\na@example.com,bounce,reported by <ops@example.com>\n", "1/0 2: more than one address, and some with a name")]
+    [InlineData("b@example.com\nJane <a@example.com>, Ops <ops@example.com>\n", "1/0 2: more than one address, and some with a name")]
+    [InlineData("b@example.com,bounce\nb@example.com,o@@example.com\n", "1/1 2: no address")]
+    [InlineData("""["b@example.com",["c@@example.com"],null,{"x":{"y":"z"}},{}]""", "1/0 1: no address 1: no address 1: no address")]
+    [InlineData("""{"people":["a@example.com"]}""" + "\n" + """{"email":"b@example.com"}""", "1/0 1: no address")]
+    [InlineData("""{"data":{"list":["a@example.com"]}}""" + "\n" + """[["b@example.com"]]""", "1/0 1: no address")]
+    [InlineData("""{"email":"b@example.com","address":"a@@example.com"}""", "1/0 1: no address")]
+    [InlineData("""{"email":"b@example.com"} "ops@@example.com" """, "1/0 1: no address")]
+    public async Task What_cannot_be_taken_is_told(string body, string expected) {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal(expected, await ImportAsync(app, body));
+        Assert.Equal(200, await app.StatusAsync("/suppressed/b@example.com"));
+        foreach (string address in (string[])["a@example.com", "ops@example.com"]) Assert.Equal(404, await app.StatusAsync("/suppressed/" + address));
+    }
+
+    [Theory]
+    [InlineData("[[", "]]")]
+    [InlineData("""{"reason":"spam","emails":[""", "]}")]
+    public async Task However_many_an_entry_names_none_is_lost(string before, string after) {
+        await using var app = await ReceiverApp.StartAsync();
+        string list = string.Join(',', Enumerable.Range(0, 1234).Select(number => $"\"a{number}@example.com\""));
+        Assert.Equal("1234/0", await ImportAsync(app, before + list + after));
+    }
+
+    [Theory]
     [InlineData("?resaon=complaint", "'resaon' is no parameter here")]
     [InlineData("?reason=bounce&reason=complaint", "reason is given twice.")]
     public async Task A_parameter_that_cannot_be_right_is_400_and_nothing_is_added(string query, string why) {
