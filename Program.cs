@@ -631,9 +631,10 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
         _ => (JsonNamingPolicy.CamelCase.ConvertName(kind), null, null, null, null),
     };
 
-    public static SesEvent Read(Envelope envelope) => envelope.Type != Envelope.Notification ? None
-        : Read(envelope, envelope.Message is var message && !message.Contains(@"\u", Ordinal) ? message
-            : HalfEmoji().Replace(message, each => each.Groups["half"].Success ? @"\ufffd" : each.Value));
+    public static SesEvent Read(Envelope envelope) => envelope.Type != Envelope.Notification ? None : Read(envelope, Whole(envelope.Message));
+    /// <summary>The same JSON, as long, with U+FFFD where half an emoji was, so that all of it can be read.</summary>
+    public static string Whole(string json) => !json.Contains(@"\u", Ordinal) ? json
+        : HalfEmoji().Replace(json, each => each.Groups["half"].Success ? @"\ufffd" : each.Value);
 
     static SesEvent Read(Envelope envelope, string message) {
         if (message.AsSpan().Trim() is "Successfully validated SNS topic for Amazon SES event publishing.") return None with { Validates = true };

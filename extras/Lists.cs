@@ -921,11 +921,6 @@ sealed partial class LiteDbStore {
     }
 }
 
-sealed partial record SesEvent {
-    /// <summary>The same JSON, as long, with U+FFFD where half an emoji was, so that all of it can be read.</summary>
-    public static string Whole(string json) => HalfEmoji().Replace(json, each => each.Groups["half"].Success ? @"\ufffd" : each.Value);
-}
-
 sealed partial class FeedbackFile {
     /// <summary>Deletes the file, and every one that was moved aside. The follower finds it closed, and builds it anew.</summary>
     public void Discard() {
