@@ -395,7 +395,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             try {
                 await using var connection = await source.OpenConnectionAsync(cancellation);
                 return await use(connection);
-            } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException) {
+            } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException or JsonException) { // the last: somebody's hand
                 if (IsWorthAnother(e, last: !again)) continue;
                 Trouble(e);
                 throw new Unavailable();
@@ -915,9 +915,10 @@ static class Sql {
         """, MakeSuppressions = InsertSuppressions + " nothing returning email",
         UpdateSuppressions = InsertSuppressions + " update set reason = excluded.reason, since = excluded.since, known = excluded.known",
         // A failover or a backup that was put back may bring a number again under which something else was told; but not its server's start
-        // and its table's id.
+        // and the ids of its database and its table.
         Version = """
-        select concat_ws('-', (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint, 'totals'::regclass::oid, coalesce(sum(n), 0))
+        select concat_ws('-', (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint,
+            (select oid from pg_database where datname = current_database()), 'totals'::regclass::oid, coalesce(sum(n), 0))
         from totals where name = 'version'
         """, Suppressions = """
         select email, known::text from suppressions where email > $1 and reason is not null and email not like 'forgotten:%' order by email limit $2

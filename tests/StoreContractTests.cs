@@ -299,6 +299,7 @@ public abstract class StoreContractTests {
     [InlineData("november")]
     [InlineData("Permanent")]
     [InlineData("0100019a00000000-mail")]
+    [InlineData("Bounce")] // the kind of event, of which all in `mail` are recipients then
     public async Task What_names_thousands_to_repeat_a_giant_for_is_unread_and_costs_no_more_than_itself(string text) {
         await using var app = await StartAsync();
         string Giant(int recipients, int length) => app.Sns.Signed(FakeSns.SesBounce([.. Enumerable.Range(0, recipients)

@@ -8,7 +8,7 @@ using System.Text.RegularExpressions;
 using Microsoft.Extensions.DependencyInjection;
 
 /// <summary>Hook:Url. The application is told of each change of a suppression, at least once and in order.</summary>
-public sealed partial class HookTests {
+public sealed partial class HookTests(PostgresCluster cluster) {
     const string Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
 
     static string[] Settings(string url) => ["Hook:Url=" + url, "Hook:Secret=" + Secret];
@@ -332,6 +332,41 @@ public sealed partial class HookTests {
         await ToldAsync(again, endpoint, 4);
         Assert.Equal(["a", "b", "c", "d"], Names(endpoint));
         Assert.Equal(2, endpoint.Posted.Count(posted => posted.Address[0] is 'a' or 'b'));
+    }
+
+    [Fact]
+    public async Task A_receiver_from_which_another_took_over_while_it_waited_tells_no_more_of_what_it_had_read() {
+        await using var endpoint = await Endpoint.StartAsync();
+        var (arrived, slow) = (new TaskCompletionSource(), new TaskCompletionSource());
+        endpoint.Answer = _ => {
+            endpoint.Answer = _ => Task.CompletedTask;
+            arrived.SetResult();
+            return slow.Task;
+        };
+        string[] settings = ["ConnectionStrings:Feedback=" + await cluster.NewDatabaseAsync(), .. Settings(endpoint.Url)];
+        await using var one = await ReceiverApp.StartAsync([settings[0] + ";Application Name=one", .. settings[1..]]);
+        var (store, at) = (one.Services.GetRequiredService<PostgresStore>(), one.Clock.GetUtcNow());
+        Entry[] entries = [new(at, Suppress: new("joe@example.com", Reason.Manual)), new(at, Suppress: new("jane@example.com", Reason.Manual)),
+            new(at, Lift: new("jane@example.com"))];
+        Assert.Equal(Commit.Kept, await store.KeepAsync(Array.ConvertAll(entries, store.Prepare))); // so it reads them together
+        await Until.TrueAsync(() => {
+            one.Clock.Advance(TimeSpan.FromSeconds(1));
+            return arrived.Task.IsCompleted;
+        });
+        await PostgresCluster.ExecuteAsync(settings[0].Split('=', 2)[1], """
+            select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'one' and datname = current_database()
+            """);
+        await using var two = await ReceiverApp.StartAsync(settings);
+        await ToldAsync(two, endpoint, 3);
+        await two.PostAsync(two.Sns.Signed(FakeSns.SesComplaint(["jane@example.com"], at: "2026-11-24T08:30:00Z")));
+        await ToldAsync(two, endpoint, 4);
+
+        one.Clock.Advance(TimeSpan.FromSeconds(2));
+        slow.SetResult();
+
+        await Until.TrueAsync(() => one.Log.Text.Contains("The hook is tried again", StringComparison.Ordinal));
+        Assert.Equal(["joe added", "jane added", "jane lifted", "jane added", "joe added"],
+            endpoint.Posted.Select(posted => $"{posted.Address.Split('@')[0]} {posted.Type.Split('.')[1]}"));
     }
 
     [Theory]

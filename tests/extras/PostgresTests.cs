@@ -45,6 +45,15 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Theory]
+    [InlineData("", ";Read Buffer Size=512", "512")] // Npgsql says so only when it connects
+    [InlineData("encoding LATIN1 template template0 locale 'C'", "", "encoding UTF8")]
+    public async Task A_database_that_cannot_be_used_stops_the_start_and_is_named(string made, string with, string why) {
+        string database = await cluster.NewDatabaseAsync(made);
+        var refusal = await Assert.ThrowsAsync<Refusal>(() => StartAsync(database + with));
+        Assert.Matches($"^ConnectionStrings:Feedback: .*{why}", refusal.Message);
+    }
+
+    [Theory]
     [InlineData("Host=db", 5, 5, 32 << 10, 50, 20)]
     [InlineData("Host=db;Timeout=60;Command Timeout=60;Cancellation Timeout=20000", 5, 5, 32 << 10, 50, 20)] // SNS would not wait for it
     [InlineData("Host=db;Timeout=0;Command Timeout=0;Cancellation Timeout=0;Maximum Pool Size=1", 5, 5, 32 << 10, 50, 14)] // for ever; one for all
@@ -266,6 +275,19 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await CommitAsync(app, new Entry(app.Clock.GetUtcNow(), Lift: new(all[0])));
         Assert.Equal(all[1..], await SuppressionsAsync(app));
         Assert.NotEqual(full, await Store(app).SuppressionsVersionAsync());
+    }
+
+    [Fact]
+    public async Task Two_databases_that_were_one_never_have_the_same_version_of_the_suppressions() {
+        string database = await cluster.NewDatabaseAsync(), name = database.Split('=')[^1];
+        await using (var both = await StartAsync(database + ";Pooling=false")) await CommitAsync(both, Manual(Jane, both.Clock.GetUtcNow()));
+        string copy = await cluster.NewDatabaseAsync("template " + name);
+        await using var app = await StartAsync(database);
+        await using var other = await StartAsync(copy);
+        await CommitAsync(app, Manual(Joe, app.Clock.GetUtcNow()));
+        await CommitAsync(other, Manual("ann@example.com", other.Clock.GetUtcNow()));
+        Assert.NotEqual(await Store(app).SuppressionsVersionAsync(), await Store(other).SuppressionsVersionAsync());
+        Assert.Equal(await Store(app).SuppressionsVersionAsync(), await Store(app).SuppressionsVersionAsync());
     }
 
     [Fact]
@@ -599,6 +621,46 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal("half \ufffd", Assert.Single(known!).Note);
     }
 
+    static string WithIn(string sesEvent, string value) => sesEvent.Replace("\"commonHeaders\"", $"\"x\":{value},\"commonHeaders\"", StringComparison.Ordinal)
+        .Replace("[\"november\"]", value, StringComparison.Ordinal);
+
+    [Theory]
+    [InlineData("1e131071", """
+        "1e131071"
+        """)]
+    [InlineData("[-1.5E+400, 1e-16383,0.25e0999]", """
+        ["-1.5E+400", "1e-16383","0.25e0999"]
+        """)]
+    [InlineData("""{"a":1e99,"b":[-0.5E-12,2E+07],"c":"0100018e1234-e123"}""", null)]
+    [InlineData("""
+        [": 1e999","\": 1e999",{", 1e999":1e131071},"\\",1e131071,"\\\": 1e999, "]
+        """, """
+        [": 1e999","\": 1e999",{", 1e999":"1e131071"},"\\","1e131071","\\\": 1e999, "]
+        """)]
+    public void A_number_of_a_vast_exponent_becomes_a_string_in_mail_and_tags_and_nothing_else_there_changes(string said, string? kept) {
+        var entry = new Entry(default, new(Envelope.Notification, "id", FakeSns.TopicArn, WithIn(FakeSns.SesBounce([Jane]), said), "", "2", "", ""));
+        var (before, after) = (entry.Event.Feedback[0], PreparedEntry.Of(entry).Events[0].Feedback);
+        Assert.Contains($"\"x\":{said},", before.Mail, StringComparison.Ordinal);
+        Assert.Equal(before.Mail!.Replace(said, kept ?? said, StringComparison.Ordinal), after.Mail);
+        Assert.Equal(before.Tags!.Replace(said, kept ?? said, StringComparison.Ordinal), after.Tags);
+    }
+
+    [Fact]
+    public async Task What_PostgreSQL_would_print_with_all_its_noughts_is_stored_and_told_as_short_as_it_was_said() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await app.PostAsync(app.Sns.Signed(WithIn(FakeSns.SesBounce([Jane]), "[1e131071,-1.5E+400,1e-16383]")));
+        await app.PostAsync(app.Sns.Bounce(Joe, "mail-2"));
+
+        Assert.Equal(["""["1e131071", "-1.5E+400", "1e-16383"] Your offers True"""], await PostgresCluster.QueryAsync(database, $"""
+            select tags -> 'campaign', mail -> 'commonHeaders' ->> 'subject', length(mail::text) < 1000 and mail -> 'x' = tags -> 'campaign'
+            from email_bounces where email = '{Jane}'
+            """));
+        foreach (string path in (string[])["/history/" + Jane, "/bounces"]) Assert.Equal(200, await app.StatusAsync(path));
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Joe));
+        Assert.Single(await app.HistoryAsync(Jane));
+    }
+
     [Fact]
     public async Task A_topic_is_written_once_a_second_but_a_confirmation_or_its_end_at_once() {
         string database = await cluster.NewDatabaseAsync();
@@ -661,6 +723,18 @@ public sealed class PostgresTests(PostgresCluster cluster) {
             told = await Store(other).ChangesAsync(10);
         Assert.Single(told);
         Assert.Empty(await Store(app).ChangesAsync(10));
+    }
+
+    [Fact]
+    public async Task Receivers_in_two_schemas_of_one_database_tell_each_of_its_own() {
+        string database = await cluster.NewDatabaseAsync();
+        await PostgresCluster.ExecuteAsync(database, "create schema one; create schema two");
+        await using var one = await StartAsync(database + ";Search Path=one", Hook);
+        await using var two = await StartAsync(database + ";Search Path=two", Hook);
+        await CommitAsync(one, Manual(Jane, one.Clock.GetUtcNow()));
+        await CommitAsync(two, Manual(Joe, two.Clock.GetUtcNow()));
+        Assert.Equal(Jane, Assert.Single(await Store(one).ChangesAsync(10)).Address);
+        Assert.Equal(Joe, Assert.Single(await Store(two).ChangesAsync(10)).Address);
     }
 
     [Fact]
@@ -936,6 +1010,22 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task A_single_host_that_has_become_a_standby_answers_nothing_and_refuses_the_start() {
+        await using var own = new PostgresCluster();
+        string database = await own.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+        await own.BecomeStandbyAsync();
+
+        foreach (string path in (string[])["/suppressed/" + Jane, "/suppressed/" + Joe, "/suppressed", "/history/" + Jane])
+            Assert.Equal((path, 503), (path, await app.StatusAsync(path)));
+        Assert.Equal(503, (await app.PostAsync(app.Sns.Bounce(Joe, "mail-2"))).Status);
+        Assert.False(await Store(app).IsWritableAsync());
+        var refusal = await Assert.ThrowsAsync<Refusal>(() => StartAsync(database));
+        Assert.Matches("^ConnectionStrings:Feedback: .*standby", refusal.Message);
+    }
+
+    [Fact]
     public void What_the_events_of_a_message_share_they_share_when_it_is_cleaned() {
         var entry = new Entry(default, new(Envelope.Notification, "id", FakeSns.TopicArn, FakeSns.SesBounce([Jane, Joe])
             .Replace("Your offers", @"\ud83d\ude00\u0000", StringComparison.Ordinal).Replace("november", @"\u0000", StringComparison.Ordinal), "", "2", "", ""));
@@ -947,9 +1037,10 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
-    public async Task What_no_standby_has_is_not_acknowledged_where_one_is_waited_for() {
+    public async Task What_no_standby_has_is_not_acknowledged_where_one_is_waited_for_though_the_role_wants_no_warnings() {
         await using var own = new PostgresCluster();
         string database = await own.NewDatabaseAsync();
+        await PostgresCluster.ExecuteAsync(database, "alter role postgres set client_min_messages = error");
         await using var app = await StartAsync(database + ";Command Timeout=1", "Suppression:SoftBounceLimit=3");
         await app.PostAsync(app.Sns.Bounce(Jane));
         Task SetStandbyAsync(string name) => PostgresCluster.ExecuteAsync(own.For("postgres"),
@@ -999,6 +1090,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [InlineData("update meta set value = 'xyz' where name = 'forget_key'")]
     [InlineData("update meta set name = 'away' where name = 'forget_key'")]
     [InlineData("update suppressions set known = '[]'")]
+    [InlineData("update suppressions set known = 'null'")]
     public async Task What_is_broken_in_the_tables_is_no_fault_of_a_message_and_nobody_is_called_not_suppressed(string broken) {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
@@ -1014,6 +1106,22 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(200, (await app.PostAsync(again)).Status);
         Assert.Equal("complaint", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
         Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select count(*) from unread"));
+    }
+
+    [Theory]
+    [InlineData("[]")]
+    [InlineData("null")]
+    public async Task A_row_by_hand_that_does_not_say_what_is_known_is_refused_else_nobody_is_listed(string known) {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        Task InsertAsync(string columns, string values) => PostgresCluster.ExecuteAsync(database,
+            $"insert into suppressions (email, reason, since{columns}) values ('{Joe}', 'manual', now(){values})");
+        Assert.Equal(PostgresErrorCodes.NotNullViolation, (await Assert.ThrowsAsync<PostgresException>(() => InsertAsync("", ""))).SqlState);
+        Assert.Equal(200, await app.StatusAsync("/suppressed"));
+        await InsertAsync(", known", $", '{known}'");
+        Assert.Equal((503, 503, 200), (await app.StatusAsync("/suppressed"), await app.StatusAsync("/suppressed/" + Joe),
+            await app.StatusAsync("/suppressed/" + Jane)));
     }
 
     [Fact]
@@ -1065,6 +1173,23 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(*) from " + partition));
         await PostgresCluster.ExecuteAsync(database, "drop table " + partition);
         Assert.Single(await app.HistoryAsync(Jane));
+    }
+
+    [Fact]
+    public async Task What_fits_no_partition_is_not_acknowledged_until_one_takes_it() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await PostgresCluster.ExecuteAsync(database, File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "partition.sql")));
+        await PostgresCluster.ExecuteAsync(database, "drop table email_events_rest");
+        string old = app.Sns.Signed(FakeSns.SesDelivery(Jane, "0100019a00000000-mail")); // of October 2025
+        Assert.Equal(503, (await app.PostAsync(old)).Status);
+        Assert.Equal(["0 0"], await PostgresCluster.QueryAsync(database, "select count(*), (select count(*) from unread) from entries"));
+
+        await PostgresCluster.ExecuteAsync(database, "create table email_events_rest partition of email_events default");
+
+        Assert.Equal(200, (await app.PostAsync(old)).Status);
+        Assert.Single(await app.HistoryAsync(Jane));
+        Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select sum(n)::bigint from daily"));
     }
 }
 
@@ -1255,6 +1380,26 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
             "--Hook:Secret=whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         Assert.True(code == 0, output);
         Assert.Equal(["1 0"], await PostgresCluster.QueryAsync(database, "select count(*), (select count(*) from changes) from suppressions"));
+    }
+
+    [Fact]
+    public async Task Giants_are_copied_a_few_at_a_time() {
+        string database = await cluster.NewDatabaseAsync(), giant = new('x', PostgresStore.MostCharacters / 2);
+        var (code, output) = await CopyAsync(Lines.FolderOf(Enumerable.Range(0, 3).Select(number =>
+            Lines.Bounce(Jane, $"mail-{number}").Replace("Your offers", giant, StringComparison.Ordinal))), database);
+        Assert.True(code == 0, output);
+        Assert.Equal(["3 2"], await PostgresCluster.QueryAsync(database, "select count(*), count(distinct xmin::text) from entries"));
+    }
+
+    [Fact]
+    public async Task What_copy_asks_of_a_lift_may_take_longer_than_SNS_waits() {
+        string database = await cluster.NewDatabaseAsync();
+        await using (var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database])) await app.StopAsync();
+        string folder = Lines.FolderOf("""{"at":"2026-11-24T08:00:00+00:00","lift":{"address":"jane@example.com"} }""");
+        await PostgresTests.WhileOneWaitsAsync(database, "lock table email_bounces", async () => {
+            var (code, output) = await CopyAsync(folder, database + ";Command Timeout=1");
+            Assert.True(code == 0, output);
+        }, "select pg_sleep(1.2)", commits: false);
     }
 
     [Fact]
