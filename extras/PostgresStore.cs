@@ -625,7 +625,7 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id
     // letters are harmless, and there the first of these may be wrong; it only is the faster.
     [GeneratedRegex(@"[:,\[\s]-?[0-9][0-9.]*[eE][+-]?[0-9]{3}")] static partial Regex Exponent { get; }
     [GeneratedRegex("""
-        "(?:[^"\\]|\\.)*"|(?<number>-?[0-9][0-9.]*[eE][+-]?[0-9]{3,})
+        "(?:[^"\\]|\\.)*"|(?<number>(?<![0-9.])-?[0-9][0-9.]*[eE][+-]?[0-9]{3,})
         """)]
     static partial Regex Vast { get; }
 }

@@ -646,6 +646,15 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public void A_number_of_a_million_digits_beside_a_vast_one_takes_no_minute() {
+        string digits = new('9', 1_000_000);
+        var entry = new Entry(default, new(Envelope.Notification, "id", FakeSns.TopicArn, WithIn(FakeSns.SesBounce([Jane]), $"[{digits},1e999]"), "", "2", "", ""));
+        var clock = Stopwatch.StartNew();
+        Assert.Contains($"[{digits},\"1e999\"]", PreparedEntry.Of(entry).Events[0].Feedback.Mail, StringComparison.Ordinal);
+        Assert.InRange(clock.Elapsed.TotalSeconds, 0, 10);
+    }
+
+    [Fact]
     public async Task What_PostgreSQL_would_print_with_all_its_noughts_is_stored_and_told_as_short_as_it_was_said() {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
