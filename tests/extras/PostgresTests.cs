@@ -1335,7 +1335,7 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
         string database = await cluster.NewDatabaseAsync(), folder = Lines.FolderOf(Lines.Bounce(Jane));
         await using (var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database])) await app.StopAsync();
         File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), new byte[32]);
-        await PostgresTests.WhileOneWaitsAsync(database, "insert into suppressions (email) values ('forgotten:joe')", async () => {
+        await PostgresTests.WhileOneWaitsAsync(database, "insert into suppressions (email, known) values ('forgotten:joe', '{}')", async () => {
             var (code, output) = await CopyAsync(folder, database);
             Assert.True(code == 1 && output.Contains("people were forgotten under another key", StringComparison.Ordinal), output);
         }, "select 1", commits: true);
