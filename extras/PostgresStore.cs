@@ -479,7 +479,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                     await ForgetKnownAsync(address);
                     await ForgetEventsAsync(address);
                     return Commit.Kept;
-                } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException or Overtaken) {
+                } catch (Exception e) when (e is NpgsqlException or TimeoutException or IOException or JsonException or Overtaken) {
                     if (!IsWorthAnother(e, attempt > 4)) return Trouble(e);
                 }
         } finally { _forgetting.Release(); }
