@@ -118,6 +118,14 @@ public sealed class EventTests {
         Assert.Equal((200, expected), (status, string.Join(' ', Addresses(page))));
     }
 
+    [Fact]
+    public async Task Half_an_emoji_in_the_name_of_a_tag_hides_no_event() {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(["a@example.com"]).Replace("\"tags\":{", "\"tags\":{\"a\":[\"b\"],\"\\ud83d and more\":[\"\\ude00\"],", StringComparison.Ordinal)));
+        Assert.Equal(["a"], Addresses((await app.GetAsync("/bounces?tag=a:b")).Json));
+        Assert.Empty(Addresses((await app.GetAsync("/bounces?tag=a:c")).Json));
+    }
+
     [Theory]
     [InlineData("/events?limit=0", "limit must be a number from 1 to 1000; '0' is not.")]
     [InlineData("/events?limit=1001", "limit must be a number from 1 to 1000; '1001' is not.")]

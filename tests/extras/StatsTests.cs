@@ -200,6 +200,13 @@ public sealed class StatsTests {
         Assert.Equal(["many 0 2 0 0 0 0 0", "a few 0 1 0 0 0 0 0"], await RowsAsync(app, "by=subject"));
     }
 
+    [Fact]
+    public async Task Half_an_emoji_in_a_tag_is_counted_as_what_stands_for_it() {
+        await using var app = await WithAsync(Event("Send", "a@example.com", "m1", tags: """{"campaign":["\ud83d","november"]}"""),
+            Event("Send", "b@example.com", "m2", tags: """{"campaign":["november"],"\ud83d and more":["x"]}"""));
+        Assert.Equal(["november 2 0 0 0 0 0 0", "\ufffd 1 0 0 0 0 0 0"], await RowsAsync(app, "by=tag:campaign"));
+    }
+
     // ---- didYouMean
 
     static string Unknown(string address, string subType = "General", string type = "Permanent", string at = "2026-11-24T07:00:00Z") =>
@@ -258,6 +265,17 @@ public sealed class StatsTests {
         Assert.Equal(["2026-11-22 0 0 0 0 1 0 1", "2026-11-21 0 0 1 1 0 0 0"], Rows(report));
         Assert.Equal(7, report.GetProperty("read").GetInt64());
         Assert.Equal(["2026-11-21 0 0 1 1 0 0 0"], await RowsAsync(app, "by=prevented&until=2026-11-22"));
+    }
+
+    [Fact]
+    public async Task Half_an_emoji_in_what_a_mail_says_prevents_no_count() {
+        static string Mail(string mail, string day) =>
+            Event("Bounce", "jane@example.com", mail, $"2026-11-{day}T07:00:00Z", "Permanent", "General", sent: $"2026-11-{day}T06:59:00Z")
+                .Replace("\"messageId\":", """
+                    "\ud83d and more":"x","messageId":
+                    """.Trim(), StringComparison.Ordinal);
+        await using var app = await WithAsync(Mail("m1", "20"), Mail("m2", "21"));
+        Assert.Equal(["2026-11-21 0 0 1 0 0 0 0"], await RowsAsync(app, "by=prevented"));
     }
 
     [Fact]
