@@ -941,6 +941,7 @@ sealed class Journal : IDisposable {
     }
 
     const int SegmentBytes = 64 << 20, MaxWaiting = 10_000;
+    public const long Start = 1L << 32; // the position of the first entry
     readonly Disk _disk;
     readonly Log _log;
     readonly FileStream _lock;
@@ -1356,7 +1357,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
 
     void CopyUntilStopped() {
         var batch = new List<(long At, Entry? Entry)>();
-        long at = _file.Applied, started = 0, kept = 0, from = 0;
+        long at = Math.Max(_file.Applied, Journal.Start), started = 0, kept = 0, from = 0;
         foreach (var (line, next) in journal.ReadFrom(at)) {
             if (_stop.IsSet) return;
             if (batch.Count == 0) (started, kept, from) = (clock.GetTimestamp(), journal.Kept, _file.Applied);
@@ -1393,7 +1394,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         bool waits = reason is IOException or UnauthorizedAccessException;
         try {
             bool wasOpen = _file.Abandon();
-            if (!waits && wasOpen && ++CollectionsMarshal.GetValueRefOrAddDefault(_failures, _file.Applied, out _) == 2) _file.MoveAside("damaged");
+            if (!waits && wasOpen && ++CollectionsMarshal.GetValueRefOrAddDefault(_failures, Math.Max(_file.Applied, Journal.Start), out _) == 2) _file.MoveAside("damaged");
             _file.Open();
         } catch (Exception e) {
             log.FollowerFailed(e.GetType().Name, e.Message);
@@ -1448,7 +1449,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
         }
         var meta = _database.GetCollection("meta").FindById("journal");
         if (meta is not null && meta["schema"] != Schema) throw new LiteException(0, "written by another version");
-        _applied = meta is null ? 1L << 32 : meta["position"].AsInt64; // where the first segment begins
+        _applied = meta is null ? 0 : meta["position"].AsInt64;
     }
     /// <summary>Renames the file, so that the journal builds it anew.</summary>
     public void MoveAside(string why) {
