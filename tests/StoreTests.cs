@@ -250,7 +250,7 @@ public sealed class StoreTests {
         string poison = lines[0].Replace("00000000-0000-4000-8000-000000000000", new string('é', 900), StringComparison.Ordinal)
             .Replace("eventType", "otherType", StringComparison.Ordinal).Replace("notificationType", "otherType", StringComparison.Ordinal);
         await using var app = await ReceiverApp.StartAsync(folder: Lines.FolderOf([.. lines[..before], poison, .. lines[before..]]));
-        await Until.TrueAsync(async () => await app.Services.GetRequiredService<IFeedbackStore>().CaughtUpAsync());
+        await Eventually.TrueAsync(async () => await app.Services.GetRequiredService<IFeedbackStore>().CaughtUpAsync());
         for (int number = 0; number < 5; number++) Assert.Single(await app.HistoryAsync($"a{number}@example.com"));
         Assert.Equal(1, (await app.Services.GetRequiredService<IFeedbackStore>().StateAsync()).Unread);
     }
