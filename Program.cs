@@ -236,16 +236,14 @@ static partial class Endpoints {
         string address = AddressIn(http);
         if (!Address.IsAddress(address)) return Problem.NoAddress;
         bool complete = await store.CaughtUpAsync();
-        var newest = store.EventsAsync(new(Address: Address.Key(address)), http.RequestAborted).Take(1000);
         var (body, json) = ApiJson.Write();
+        var newest = store.EventsAsync(new(Address: Address.Key(address)), http.RequestAborted).Take(1000)
+            .TakeWhile(_ => json.BytesCommitted + json.BytesPending <= ApiJson.LongestPage);
         json.WriteStartObject();
         json.WriteString("address", Address.Key(address));
         json.WriteBoolean("complete", complete);
         json.WriteStartArray("events");
-        await foreach (var (_, feedback) in newest) {
-            feedback.WriteTo(json);
-            if (json.BytesCommitted + json.BytesPending > 4 << 20) break;
-        }
+        await foreach (var (_, feedback) in newest) feedback.WriteTo(json);
         json.WriteEndArray();
         json.WriteEndObject();
         json.Flush();
@@ -1671,6 +1669,8 @@ sealed partial class SnsJson : JsonSerializerContext {
     UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow)]
 [JsonSerializable(typeof(Answer)), JsonSerializable(typeof(SuppressBody)), JsonSerializable(typeof(ProblemDetails))]
 sealed partial class ApiJson : JsonSerializerContext {
+    // A page of events ends before its limit when it has grown so large: what SES passes on of a diagnostic or a tag may be long.
+    public const int LongestPage = 4 << 20;
     /// <summary>Where JSON is written that no type stands for.</summary>
     public static (ArrayBufferWriter<byte> Body, Utf8JsonWriter Json) Write() =>
         new ArrayBufferWriter<byte>() is var body ? (body, new(body, new() { Encoder = Receiver.Relaxed })) : default;

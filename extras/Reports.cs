@@ -120,8 +120,6 @@ sealed class Parameters {
 
 /// <summary>GET /bounces, /complaints and /events: a page of events, newest first.</summary>
 static partial class EventPages {
-    // A page ends before its limit when it has grown so large: what SES passes on of a diagnostic or a tag may be long.
-    const int LongestPage = 4 << 20;
     static readonly string[] Columns = ["at", "address", "kind", "type", "subtype", "status", "detail", "recipient", "mailId", "subject",
         "source", "configurationSet", "snsMessageId", "id", "possible", "tags"];
 
@@ -156,7 +154,7 @@ static partial class EventPages {
         json.WriteStartArray("events");
         await foreach (var (key, feedback) in events) {
             feedback.WriteTo(json);
-            if (--limit > 0 && json.BytesCommitted + json.BytesPending < LongestPage) continue;
+            if (--limit > 0 && json.BytesCommitted + json.BytesPending < ApiJson.LongestPage) continue;
             next = key.ToString("N");
             break;
         }
@@ -176,7 +174,7 @@ static partial class EventPages {
             (texts["at"], texts["address"]) = (Stats.Time(feedback.At), feedback.Address);
             (texts["possible"], texts["tags"]) = (feedback.Possible ? "true" : null, feedback.Tags);
             csv.AppendJoin(',', Columns.Select(column => Cell(texts[column]))).Append("\r\n");
-            if (--limit > 0 && csv.Length < LongestPage) continue;
+            if (--limit > 0 && csv.Length < ApiJson.LongestPage) continue;
             next = key.ToString("N");
             break;
         }
