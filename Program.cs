@@ -256,8 +256,7 @@ static partial class Endpoints {
     public static string AddressIn(HttpContext http) {
         string target = http.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget.Split('?')[0];
         string route = http.Request.Path.Value!, prefix = route[..(route.IndexOf('/', 1) + 1)];
-        int at = target.IndexOf(prefix, Ordinal);
-        if (at < 0) return route[prefix.Length..];
+        if (target.IndexOf(prefix, Ordinal) is var at && at < 0) return route[prefix.Length..];
         string raw = target[(at + prefix.Length)..];
         // "" is no address; nor is what cannot be decoded, since it is no UTF-8, nor what a client should have resolved.
         return raw is ['/', ..] or ['.', '/', ..] || Undecoded().IsMatch(Uri.UnescapeDataString(raw.Replace("%25", "", Ordinal))) ? ""
@@ -987,8 +986,7 @@ sealed class Journal : IDisposable {
     public static string PathOf(string folder, int segment) => Path.Combine(folder, $"{segment:00000000}.ndjson");
     public static IEnumerable<int> Segments(string folder) => Directory.EnumerateFiles(folder, "*.ndjson")
         .Select(path => int.TryParse(Path.GetFileNameWithoutExtension(path), out int number) ? number : 0).Where(number => number > 0);
-    // A crash can leave half a line, or a block of zeros, that nobody was told was kept: back to the last line that is whole. One that has
-    // its end and no zeros was not torn, whatever else befell it.
+    // A crash can leave half a line, or zeros, that nobody was told was kept. What has its end and no zeros was not torn, but damaged.
     void CutTornTail(long start) {
         long sound = start, read = start, end = _end = start + _segment.Length;
         bool whole = true;
@@ -1311,7 +1309,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     }
     // Without their key nobody could be told from those who were forgotten, so no look-up is answered.
     void Know(string address, Known known) => _known[address] = _forgetKey is not null || !address.StartsWith("forgotten:", Ordinal) ? known
-        : throw new FileNotFoundException(ForgetKeyPath(journal) + " is missing or damaged: restore it, and start again");
+        : throw new FileNotFoundException(ForgetKeyPath(journal.Folder) + " is missing or damaged: restore it, and start again");
 
     void Update(string address, long number, DateTimeOffset at, Func<Known, Known> judge) {
         var before = _known[address = Alias(address)] ?? Known.Nothing;
@@ -1324,8 +1322,11 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     string Alias(string address) => _forgetKey is { } key && Forgotten(key, address) is var alias && _known[alias] is not null ? alias : address;
     static string Forgotten(byte[] key, string address) =>
         "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
-    byte[]? _forgetKey = File.Exists(ForgetKeyPath(journal)) && File.ReadAllBytes(ForgetKeyPath(journal)) is { Length: 32 } key ? key : null;
-    static string ForgetKeyPath(Journal journal) => Path.Combine(journal.Folder, "forget.key");
+    byte[]? _forgetKey = ForgetKeyIn(journal.Folder);
+    /// <summary>The key under which a journal's forgotten people are known; null when there is none that is whole.</summary>
+    public static byte[]? ForgetKeyIn(string folder) =>
+        File.Exists(ForgetKeyPath(folder)) && File.ReadAllBytes(ForgetKeyPath(folder)) is { Length: 32 } key ? key : null;
+    public static string ForgetKeyPath(string folder) => Path.Combine(folder, "forget.key");
     partial void FinishForgetting(); // extras/Lists.cs
     partial void Changed(Known before, Known after);
     partial void LoadChanges(); // extras/Hook.cs
@@ -1669,8 +1670,7 @@ sealed partial class SnsJson : JsonSerializerContext {
     UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow)]
 [JsonSerializable(typeof(Answer)), JsonSerializable(typeof(SuppressBody)), JsonSerializable(typeof(ProblemDetails))]
 sealed partial class ApiJson : JsonSerializerContext {
-    // A page of events ends before its limit when it has grown so large: what SES passes on of a diagnostic or a tag may be long.
-    public const int LongestPage = 4 << 20;
+    public const int LongestPage = 4 << 20; // of events: what SES passes on of a diagnostic or a tag may be long
     /// <summary>Where JSON is written that no type stands for.</summary>
     public static (ArrayBufferWriter<byte> Body, Utf8JsonWriter Json) Write() =>
         new ArrayBufferWriter<byte>() is var body ? (body, new(body, new() { Encoder = Receiver.Relaxed })) : default;

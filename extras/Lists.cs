@@ -839,7 +839,7 @@ sealed partial class LiteDbStore {
     async Task<Commit> ForgetOneAsync(string address) {
         if (_forgetKey is null) {
             byte[] key = RandomNumberGenerator.GetBytes(32);
-            Disk.WriteWhole(ForgetKeyPath(journal), key);
+            Disk.WriteWhole(ForgetKeyPath(journal.Folder), key);
             _forgetKey = key;
         }
         Disk.WriteWhole(ForgettingPath, Encoding.UTF8.GetBytes(address));

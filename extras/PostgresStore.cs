@@ -1181,15 +1181,20 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         if (!Directory.Exists(folder) || !Journal.Segments(folder).Any())
             throw new Refusal($"copy: there is no journal in Journal:Directory {folder}");
         await PostgresSchema.MigrateAsync(source, CancellationToken.None);
-        await TakeForgetKeyAsync(Path.Combine(folder, "forget.key"));
-        await store.StartAsync(CancellationToken.None);
         int[] segments = [.. Journal.Segments(folder).Order()];
+        if (segments[^1] != segments.Length)
+            throw new Refusal($"copy: of {segments[^1]} segments of the journal {segments.Length} are there: restore the others");
+        byte[]? key = LiteDbStore.ForgetKeyIn(folder);
+        if (key is not null) await TakeForgetKeyAsync(key);
+        await store.StartAsync(CancellationToken.None);
         var (clock, told) = (Stopwatch.StartNew(), 0L);
         foreach (int segment in segments) {
             var (batch, length) = (new List<PreparedEntry>(), 0L);
             foreach (var line in LinesOf(Journal.PathOf(folder, segment))) {
                 if (!line.Span.ContainsAnyExcept((byte)' ')) continue;
                 if (Entry.Read(line.Span) is not { } entry) { _bad++; continue; }
+                if (key is null && entry.Forget?.Known is not null)
+                    throw new Refusal($"copy: {LiteDbStore.ForgetKeyPath(folder)} is missing or damaged: restore it, and copy again");
                 var prepared = store.Prepare(entry);
                 bool heardOf = await IsHeardOfSinceAsync(prepared);
                 Tally(prepared);
@@ -1244,9 +1249,7 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         batch.Clear();
     }
     // Whom the LiteDB receiver forgot is known under its key.
-    async Task TakeForgetKeyAsync(string path) {
-        if (!File.Exists(path)) return;
-        var key = PostgresStore.P(Convert.ToHexStringLower(await File.ReadAllBytesAsync(path)));
+    async Task TakeForgetKeyAsync(byte[] key) {
         await using var connection = await source.OpenConnectionAsync();
         await using var transaction = await connection.BeginTransactionAsync();
         await using var command = new NpgsqlCommand("lock table suppressions in share mode", connection); // nobody is forgotten meanwhile
@@ -1254,7 +1257,7 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         command.CommandText = """
             update meta set value = $1 where name = 'forget_key' and value <> $1 and not exists (select from suppressions where email like 'forgotten:%')
             """;
-        command.Parameters.Add(key);
+        command.Parameters.Add(PostgresStore.P(Convert.ToHexStringLower(key)));
         await command.ExecuteNonQueryAsync();
         await transaction.CommitAsync();
         command.CommandText = "select value = $1 from meta where name = 'forget_key'";

@@ -1290,6 +1290,33 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
     }
 
     [Theory]
+    [InlineData(null)]
+    [InlineData(0)]
+    [InlineData(31)]
+    public async Task Without_the_key_of_those_who_were_forgotten_they_are_not_copied(int? length) {
+        string database = await cluster.NewDatabaseAsync(), alias = Lines.Alias(new byte[32], Jane);
+        string folder = Lines.FolderOf(Lines.Bounce("joe@example.com"), $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":"""
+            + """{"Reason":"complaint","Since":"2026-11-24T07:00:00+00:00"} } }"""), path = Path.Combine(folder, "journal", "forget.key");
+        if (length is { } some) File.WriteAllBytes(path, new byte[some]);
+        var (code, output) = await CopyAsync(folder, database);
+        Assert.Equal((1, true), (code, output.Contains("forget.key is missing or damaged", StringComparison.Ordinal)));
+        Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select count(*) from suppressions where email like 'forgotten:%'"));
+
+        File.WriteAllBytes(path, new byte[32]);
+        Assert.Equal(0, (await CopyAsync(folder, database)).Code);
+        await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database]);
+        Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
+    }
+
+    [Fact]
+    public async Task A_journal_with_a_segment_missing_is_not_copied() {
+        string database = await cluster.NewDatabaseAsync(), folder = Lines.FolderOf(Lines.Bounce("joe@example.com"));
+        File.Move(Lines.SegmentIn(folder), Journal.PathOf(Path.Combine(folder, "journal"), 2));
+        var (code, output) = await CopyAsync(folder, database);
+        Assert.Equal((1, true), (code, output.Contains("segments", StringComparison.Ordinal)));
+    }
+
+    [Theory]
     [InlineData("bounce", "bounce")]
     [InlineData("complaint", "complaint")]
     [InlineData("unsubscribed", "bounce")]
