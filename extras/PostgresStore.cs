@@ -613,14 +613,13 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id
     }
     static string? CleanOrNull(string? text) => text is null ? null : Clean(text);
     static string CleanJson(string json) {
-        if (json.Contains(@"\u", Ordinal)) json = Unholdable.Replace(json, each => each.Groups["not"].Success ? @"\ufffd" : each.Value);
+        if (json.Contains(@"\u0000", Ordinal)) json = Unholdable.Replace(json, each => each.Groups["not"].Success ? @"\ufffd" : each.Value);
         return !Exponent.IsMatch(json) ? json
             : Vast.Replace(json, each => each.Groups["number"].Success ? $"\"{each.Value}\"" : each.Value);
     }
     static string? Quoted(string? json) => json is null ? null : '"' + JsonEncodedText.Encode(json, Receiver.Relaxed).ToString() + '"';
-    // What jsonb refuses: \u0000, and half a pair. A pair, and an escaped backslash, are passed over as they are.
-    [GeneratedRegex(@"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?<not>\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2}))")]
-    static partial Regex Unholdable { get; }
+    // What jsonb refuses, besides half an emoji (see SesEvent.Whole). An escaped backslash is passed over as it is.
+    [GeneratedRegex(@"\\\\|(?<not>\\u0000)")] static partial Regex Unholdable { get; }
     // What jsonb takes in eight bytes and prints in 131,072: a number with an exponent of three digits becomes a string. In a string such
     // letters are harmless, and there the first of these may be wrong; it only is the faster.
     [GeneratedRegex(@"[:,\[\s]-?[0-9][0-9.]*[eE][+-]?[0-9]{3}")] static partial Regex Exponent { get; }
