@@ -1389,10 +1389,10 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     // A full disk mends itself: wait. Else open again and go on one by one. If the same entry fails again, the file is at fault
     // and is built anew; if it fails there too, it is set down as unread.
     void Recover(Exception reason) {
-        log.FollowerFailed(reason.GetType().Name, reason.Message);
         bool waits = reason is IOException or UnauthorizedAccessException;
         try {
             bool wasOpen = _file.Abandon();
+            if (waits || wasOpen) log.FollowerFailed(reason.GetType().Name, reason.Message); // else it was let go of before, and that was told
             if (!waits && wasOpen && ++CollectionsMarshal.GetValueRefOrAddDefault(_failures, Math.Max(_file.Applied, Journal.Start), out _) == 2) _file.MoveAside("damaged");
             _file.Open();
         } catch (Exception e) {

@@ -73,6 +73,16 @@ public sealed class ForgetTests {
         Assert.Single(await HistoryAsync(again, "other@example.com"));
     }
 
+    [Fact]
+    public async Task A_forgetting_that_works_alarms_nobody() {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Bounce(Jane));
+        Assert.Single(await HistoryAsync(app, Jane));
+        Assert.Equal(204, await ForgetAsync(app));
+        Assert.Empty(await HistoryAsync(app, Jane));
+        Assert.DoesNotMatch("(?m)^(Warning|Error|Critical)", app.Log.Text);
+    }
+
     static async Task<string[]> ListAsync(ReceiverApp app) =>
         [.. (await app.GetAsync("/suppressed")).Json.GetProperty("suppressed").EnumerateArray().Select(each => each.GetProperty("address").GetString()!)];
 
