@@ -541,19 +541,19 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
 }
 
-/// <summary>An entry as the tables take it: its id, its line, and its events without what PostgreSQL's text and jsonb cannot hold. The
+/// <summary>An entry as the tables take it: its id, its line (UTF-8), and its events without what PostgreSQL's text and jsonb cannot hold. The
 /// line holds everything unharmed; null when messages are not kept, and this is one that has events.</summary>
-sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id, Feedback Feedback)[] Events,
+sealed partial record PreparedEntry(Entry Entry, Guid Id, byte[]? Line, (Guid Id, Feedback Feedback)[] Events,
     string? Unread, int Simplified = 0) {
     /// <summary>In characters: each event of a message carries its `mail`.</summary>
-    public long Length => (long)(Line ?? Entry.Message!.Message).Length * Math.Max(1, Events.Length);
+    public long Length => (long)(Line?.Length ?? Entry.Message!.Message.Length) * Math.Max(1, Events.Length);
     public static PreparedEntry Of(Entry entry, bool keepsMessages = true) {
         Feedback[] feedback = Clean([.. entry.Event.Feedback]);
-        string? line = keepsMessages || feedback.Length == 0 ? LineOf(entry) : null;
+        byte[]? line = keepsMessages || feedback.Length == 0 ? LineOf(entry) : null;
         // The same for every delivery of a message, whichever receiver it comes to, and whenever.
-        string name = entry.Message is { } message ? $"{message.TopicArn}\n{message.MessageId}\n{message.Message}" : line!;
+        byte[] name = entry.Message is { } message ? Encoding.UTF8.GetBytes($"{message.TopicArn}\n{message.MessageId}\n{message.Message}") : line!;
         long time = feedback is [var first, ..] ? first.SentAt : TimeOf(entry).ToUnixTimeMilliseconds();
-        return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(Encoding.UTF8.GetBytes(name))), line,
+        return new(entry, global::Feedback.SortKeyOf(time, SHA256.HashData(name)), line,
             Array.ConvertAll(feedback, each => (each.PrimaryKey, each)), entry.Refused?.Why ?? entry.Event.Unread);
     }
     // What nobody signed, as from a queue with raw delivery, has no time of its own.
@@ -562,7 +562,7 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, string? Line, (Guid Id
         { Signature.Length: > 0 } signed => Iso8601.Read(signed.Timestamp) ?? DateTimeOffset.UnixEpoch,
         _ => DateTimeOffset.UnixEpoch,
     };
-    static string LineOf(Entry entry) => JsonSerializer.Serialize(entry, SnsJson.Lines.Entry);
+    static byte[] LineOf(Entry entry) => JsonSerializer.SerializeToUtf8Bytes(entry, SnsJson.Lines.Entry);
     /// <summary>The same with JSON as a string, then without events, as unread; null when there is nothing left to leave out.</summary>
     public PreparedEntry? Simpler(string why) => Simplified switch {
         0 => this with {
@@ -685,7 +685,7 @@ sealed class PostgresBatch {
         var entries = _entries.OrderBy(each => each.Id).ToList();
         _returning = 1;
         yield return Command(Sql.InsertEntries, P(entries.ConvertAll(each => each.Id).ToArray()),
-            P(entries.ConvertAll(each => each.Entry.At.UtcDateTime).ToArray()), P(entries.ConvertAll(each => each.Line).ToArray()));
+            P(entries.ConvertAll(each => each.Entry.At.UtcDateTime).ToArray()), Utf8([.. entries.Select(each => each.Line)]));
         foreach (var table in Sql.Tables) {
             (Guid Id, Feedback Feedback)[] events = [.. _events.Where(each => table.Holds(each.Value.Kind))
                 .Select(each => (each.Key, each.Value)).OrderBy(each => each.Key)];
@@ -830,6 +830,10 @@ sealed class PostgresBatch {
     public void Remember(ConcurrentDictionary<string, DateTimeOffset> seen) {
         foreach (var (key, at) in _toRemember) seen[key] = at;
     }
+    static NpgsqlParameter<byte[]?[]> Utf8(byte[]?[] texts) => new() {
+        TypedValue = texts,
+        NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Array | NpgsqlTypes.NpgsqlDbType.Text,
+    };
     public static NpgsqlParameter<string?> Text(string? text) => new() {
         TypedValue = text is null ? null : PreparedEntry.Clean(text),
         NpgsqlDbType = NpgsqlTypes.NpgsqlDbType.Text,
