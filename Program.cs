@@ -35,8 +35,8 @@ static class Receiver {
             else await app.RunAsync();
             return 0;
         } catch (Exception refusal) when (refusal is Refusal or OptionsValidationException or IOException or UnauthorizedAccessException
-            or InvalidOperationException) { // the binder's, Kestrel's and the logger's, and it names the setting
-            await Console.Error.WriteLineAsync("FeedbackReceiver: " + refusal.Message);
+            or System.Net.Sockets.SocketException or InvalidDataException or InvalidOperationException) { // the binder's names the setting
+            await Console.Error.WriteLineAsync("FeedbackReceiver: " + (refusal is System.Net.Sockets.SocketException ? "Kestrel:Endpoints: " : "") + refusal.Message);
             return 1;
         }
     }
@@ -256,11 +256,9 @@ static partial class Endpoints {
     public static string AddressIn(HttpContext http) {
         string target = http.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget.Split('?')[0];
         string route = http.Request.Path.Value!, prefix = route[..(route.IndexOf('/', 1) + 1)];
-        if (target.IndexOf(prefix, Ordinal) is var at && at < 0) return route[prefix.Length..];
-        string raw = target[(at + prefix.Length)..];
+        string raw = target.IndexOf(prefix, Ordinal) is >= 0 and var at ? target[(at + prefix.Length)..] : "", address = Uri.UnescapeDataString(raw);
         // "" is no address; nor is what cannot be decoded, since it is no UTF-8, nor what a client should have resolved.
-        return raw is ['/', ..] or ['.', '/', ..] || Undecoded().IsMatch(Uri.UnescapeDataString(raw.Replace("%25", "", Ordinal))) ? ""
-            : Uri.UnescapeDataString(raw);
+        return raw is ['/', ..] || address is ['.', '/', ..] || Undecoded().IsMatch(Uri.UnescapeDataString(raw.Replace("%25", "", Ordinal))) ? "" : address;
     }
     [GeneratedRegex("%[0-9a-fA-F]{2}")] private static partial Regex Undecoded();
 }
@@ -276,7 +274,7 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
             string setting = $"{endpoint.Path}:Url '{endpoint["Url"]}'";
             try {
                 if (BindingAddress.Parse(endpoint["Url"]!) is var binding && binding is { Scheme: "https" } or { Port: < 0 or > 65535 }) throw new FormatException();
-                if (endpoint.Key != "Private" || binding.IsUnixPipe || IsLoopback(binding.Host)) continue;
+                if (!endpoint.Key.Equals("Private", OrdinalIgnoreCase) || binding.IsUnixPipe || IsLoopback(binding.Host)) continue;
             } catch (FormatException) { throw new Refusal(setting + " is no address to listen on, as http://localhost:8081 is"); }
             if (string.IsNullOrEmpty(configuration["Api:Key"])) throw new Refusal(setting + " is open to other machines: set Api:Key first");
         }
@@ -695,11 +693,12 @@ static partial class Address {
     }
 
     static string Fold(string text) {
-        text = Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text)).Normalize(); // half a surrogate pair becomes U+FFFD
-        int domain = text.LastIndexOf('@') + 1;
+        int domain = (text = Nfc(text)).LastIndexOf('@') + 1;
         try { return text[..domain] + new IdnMapping().GetAscii(text, domain).ToLowerInvariant(); } catch (ArgumentException) { return text; }
     }
 
+    /// <summary>With U+FFFD for half a surrogate pair, and for what Normalize throws at.</summary>
+    public static string Nfc(string text) => Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text)).Replace('\ufffe', '\ufffd').Normalize();
     [GeneratedRegex(@"[\s.>]+\z")] private static partial Regex End();
     [GeneratedRegex("""
         \A(?!.*\.\.)(?:[^\s\p{C}@<>(),;:\\"\[\]]+|"[^\p{C}"]+")@(?:[\p{L}\p{N}_][\p{L}\p{N}._-]*|\[(?:ipv6:)?[0-9a-f.:]+\])\z|\Asha256:[0-9a-f]{64}\z
@@ -1252,7 +1251,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     public async Task RebuildAsync() {
         _file.MoveAside("rebuild");
         await StartAsync(CancellationToken.None);
-        while (!await CaughtUpAsync()) { }
+        while (!await CaughtUpAsync()) if (_keyless is { } why) throw new Refusal(why);
         await StopAsync(CancellationToken.None);
         Console.WriteLine($"{_file.Path} is rebuilt: {_known.Suppressed} addresses suppressed");
     }
@@ -1309,7 +1308,8 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     }
     // Without their key nobody could be told from those who were forgotten, so no look-up is answered.
     void Know(string address, Known known) => _known[address] = _forgetKey is not null || !address.StartsWith("forgotten:", Ordinal) ? known
-        : throw new FileNotFoundException(ForgetKeyPath(journal.Folder) + " is missing or damaged: restore it, and start again");
+        : throw new FileNotFoundException(_keyless = ForgetKeyPath(journal.Folder) + " is missing or damaged: restore it, and start again");
+    string? _keyless; // why look-ups will not be answered
 
     void Update(string address, long number, DateTimeOffset at, Func<Known, Known> judge) {
         var before = _known[address = Alias(address)] ?? Known.Nothing;

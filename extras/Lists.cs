@@ -241,7 +241,7 @@ sealed partial class ListWriter(System.IO.Pipelines.PipeWriter body, string form
         return !text.AsSpan().ContainsAny(Quoting) ? text : $"\"{text.Replace("\"", "\"\"", Ordinal)}\"";
     }
 
-    [GeneratedRegex(@"(?<=\A|[;\t\r\n])[=+\-@\t\r]")] private static partial Regex Formula();
+    [GeneratedRegex(@"(?<=\A|[;\t\r\n]""*)[=+\-@\t\r]")] private static partial Regex Formula();
 }
 
 // ---- Reading lists ----------------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ static class Columns {
         foreach (string cell in cells.Select(each => each.Trim()).Where(each => each.Length > 0)) {
             var addresses = AddressesIn(Unescaped(cell)!);
             rows.AddRange(addresses.Select(address => said with { Address = address }));
-            wrong |= addresses.Length == 0 && cell.Contains('@') && (named || !cell.Contains(' '));
+            wrong |= addresses.Length == 0 && (named || (cell.Contains('@') && !cell.Contains(' ')));
             any = true;
         }
         if (rows.Count > 1) rows = [.. rows.DistinctBy(row => Address.Key(row.Address!))];
@@ -405,7 +405,8 @@ static class Columns {
     static string[] AddressesIn(string cell) {
         if (IsOne(cell)) return [cell];
         string[] parts = cell.AsSpan().Count('@') < 2 ? [] : cell.Split(Between, StringSplitOptions.RemoveEmptyEntries);
-        return Array.TrueForAll(parts, IsOne) ? parts : [];
+        // In b@x.com <a@x.com> the first is a name.
+        return Array.TrueForAll(parts, IsOne) && parts.DistinctBy(part => part.Contains('<')).Count() < 2 ? parts : [];
     }
     static readonly char[] Between = [' ', ',', ';', '\t'];
     static bool IsOne(string text) => Address.IsAddress(text) && Sendable.Quoted().Replace(text, "").AsSpan().Count('@') < 2;
@@ -496,7 +497,7 @@ sealed class CsvRows {
 /// address is an entry, and so is each array within an array; where there is none, that is told. `aws sesv2 list-suppressed-destinations`
 /// of both versions, and what the APIs of the others answer.</summary>
 sealed class JsonRows {
-    const int MostNames = 100;
+    const int MostOthers = 100, MostHeld = 4 << 20; // characters of addresses, and 32 for each
 
     sealed class Node(bool isObject, long line, Node? parent) {
         public readonly bool IsObject = isObject;
@@ -505,6 +506,7 @@ sealed class JsonRows {
         public readonly List<string> Names = [], Values = [];
         public string Name = "";
         public bool HasText, HasRows;
+        public int Others, Held;
     }
 
     readonly Stack<Node> _open = [];
@@ -522,6 +524,7 @@ sealed class JsonRows {
             var text = body.Rest.Span;
             var reader = new Utf8JsonReader(text, body.Ended, _state);
             int counted = 0;
+            bool goesOn = false;
             try {
                 for (; reader.Read(); counted = (int)reader.TokenStartIndex) {
                     _line += text[counted..(int)reader.TokenStartIndex].Count((byte)'\n');
@@ -529,16 +532,18 @@ sealed class JsonRows {
                 }
                 _state = reader.CurrentState;
             } catch (JsonException) {
-                _line += text[counted..(int)reader.BytesConsumed].Count((byte)'\n');
-                counted = (int)reader.BytesConsumed;
-                if (_open.Count > 1) throw new JsonException("no JSON", null, _line, null); // within a page, so the rest has no meaning
-                rows.Add(new(_line, null, Why: "no JSON")); // an object a line: the next is one, too
-                (_skips, _state) = (true, Fresh);
+                int ended = text[counted..(int)reader.BytesConsumed].Count((byte)'\n');
+                (counted, goesOn) = ((int)reader.BytesConsumed, true);
+                if (_open.Count > 1) throw new JsonException("no JSON", null, _line + ended, null); // within a page, so the rest has no meaning
+                // An object a line: the next is one, too. This is the next when the one before was cut.
+                _skips = !(_open.TryPeek(out var cut) && ended > 0);
+                rows.Add(new(_skips ? _line + ended : cut!.Line, null, Why: "no JSON"));
+                (_state, _line) = (Fresh, _line + ended);
                 _open.Clear();
             }
             _line += text[counted..(int)reader.BytesConsumed].Count((byte)'\n');
             body.Take((int)reader.BytesConsumed);
-            if (!_skips) break;
+            if (!goesOn) break;
         }
         return rows;
     }
@@ -579,9 +584,10 @@ sealed class JsonRows {
     }
 
     static void Keep(Node node, string value, List<Row> rows) {
-        if (node.IsObject && !Columns.IsKnown(node.Name)) return;
-        if (node.Values.Count >= MostNames) Give(node, rows);
-        if (node.Values.Count >= MostNames && !Columns.IsAddress(node.Name)) return;
+        bool isAddress = !node.IsObject || Columns.IsAddress(node.Name);
+        if (!isAddress && (!Columns.IsKnown(node.Name) || ++node.Others > MostOthers)) return;
+        // What an object says after its addresses holds for them, too, so as many as there is room for wait for its end.
+        if (isAddress && (node.Held += value.Length + 32) > MostHeld) Give(node, rows);
         node.Names.Add(node.Name);
         node.Values.Add(value);
     }
@@ -596,6 +602,7 @@ sealed class JsonRows {
                 node.Names.RemoveAt(i);
                 node.Values.RemoveAt(i);
             }
+        node.Held = 0;
     }
 
     static void End(Node node, List<Row> rows) {
@@ -726,16 +733,17 @@ static partial class Sendable {
                 keys.Add(key);
             }
             var known = await store.FindAsync(keys) ?? throw new Unavailable();
-            for (int i = 0; i < known.Length; i++)
-                if (known[i].Suppressed) suppressed++; else Write(spool, batch[i].Span);
+            suppressed += known.Count(each => each.Suppressed);
+            Spool(() => { for (int i = 0; i < known.Length; i++) if (!known[i].Suppressed) spool.Write(batch[i].Span); });
             batch.Clear();
             keys.Clear();
         } while (await body.ReadAsync(cancellation));
+        Spool(spool.Flush); // what is still in its buffer may find no room, either
         return (suppressed, wrong);
     }
 
-    static void Write(Stream spool, ReadOnlySpan<byte> line) {
-        try { spool.Write(line); } catch (IOException) { throw new Unavailable(); } // no room
+    static void Spool(Action write) {
+        try { write(); } catch (IOException) { throw new Unavailable(); } // no room
     }
 
     // Null when it is no address, or more than one: what is looked up must be all that the line names.
@@ -834,7 +842,7 @@ sealed partial class LiteDbStore {
         }
     }
 
-    string? Begun() => File.Exists(ForgettingPath) ? File.ReadAllText(ForgettingPath) : null;
+    string? Begun() => File.Exists(ForgettingPath) && File.ReadAllText(ForgettingPath) is { Length: > 0 } address ? address : null;
 
     async Task<Commit> ForgetOneAsync(string address) {
         if (_forgetKey is null) {
@@ -951,7 +959,7 @@ partial class Disk {
 }
 
 /// <summary>Somebody who is forgotten, by the key of an address: where the person is named, and what is left without.</summary>
-sealed class Person {
+sealed partial class Person {
     const string Nobody = "*", Stays = "Its owner was forgotten on request; that it must get no mail is all that was kept.";
     readonly string _key, _needle;
     readonly string[] _spellings; // of the address, and as a bounce address carries it (jane=example.com)
@@ -1034,7 +1042,9 @@ sealed class Person {
             bool found = false;
             Write(json, document.RootElement, inArray: false, withHeaders, ref found);
             json.Flush();
-            return found ? Encoding.UTF8.GetString(body.WrittenSpan) : null;
+            // Nothing may grow: what came in its own letters does not stay escaped, as the writer does to an emoji.
+            return found ? Escapes().Replace(Encoding.UTF8.GetString(body.WrittenSpan), each =>
+                each.Groups["letter"] is { Success: true, Value: var letter } ? ((char)Convert.ToInt32(letter, 16)).ToString() : each.Value) : null;
         } catch (JsonException) { return IsNamedIn(message) ? Without(message) : null; }
     }
 
@@ -1071,6 +1081,8 @@ sealed class Person {
         }
     }
 
+    [GeneratedRegex(@"\\[^u]|\\u(?<letter>(?!00[0-7])[0-9a-fA-F]{4})")] private static partial Regex Escapes();
+
     bool Is(string text) => Address.Key(text) == _key;
     // Then it is the person's or it is not, whatever it ends with; but a bounce address may carry another's. A list can look like its last.
     static bool IsOneAddress(string text) => text.AsSpan().Count('@') == 1 && Address.IsAddress(text);
@@ -1101,7 +1113,7 @@ sealed class Person {
     }
 
     bool Names(string text, bool isOneAddress) {
-        text = Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text.ToLowerInvariant())).Normalize();
+        text = Address.Nfc(text.ToLowerInvariant());
         foreach (string spelling in _spellings.Where(each => !isOneAddress || !each.Contains('@')))
             for (int at = -1; (at = text.IndexOf(spelling, at + 1, Ordinal)) >= 0;)
                 if (Begins(text, at, spelling) && Ends(text, at + spelling.Length)) return true;

@@ -108,7 +108,7 @@ sealed class Parameters {
         return null;
     }
     // As the key of an address spells it.
-    static string? Domain(string? text) => text is null ? null : Address.Key("a@" + text)[2..];
+    static string? Domain(string? text) => text is null ? null : Address.Key("a@" + text) is ['a', '@', .. var domain] ? domain : text;
     static string? Kind(string? text) => text is null ? null : Array.Find(SesKinds, kind => kind.Equals(text, OrdinalIgnoreCase)) ?? text;
     static readonly string[] SesKinds = [SesEvent.Bounce, SesEvent.Complaint, SesEvent.Delivery, "Send", "Reject", "Open", "Click",
         "Rendering Failure", "DeliveryDelay", SesEvent.Subscription];
@@ -187,7 +187,7 @@ static partial class EventPages {
         text = Formula().Replace(text, "'$0");
         return text.AsSpan().IndexOfAny(",\"\r\n") < 0 ? text : $"\"{text.Replace("\"", "\"\"", Ordinal)}\"";
     }
-    [GeneratedRegex(@"(?<=\A|[;\t\r\n])[=+\-@\t\r]|\A\n")] private static partial Regex Formula();
+    [GeneratedRegex(@"(?<=\A|[;\t\r\n]""*)[=+\-@\t\r]|\A\n")] private static partial Regex Formula();
 }
 
 // ---- Statistics -------------------------------------------------------------------------------------------------
@@ -526,6 +526,8 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
                 "df -h " + folder));
         if (state is null) findings.Add(new("store-unavailable", Error,
             "What is stored cannot be read now: it is being built anew, or the database is away.", Journal));
+        if (state is not null && await store.FindAsync("") is null) findings.Add(new("lookups-unavailable", Error,
+            "No look-up can be answered yet: what is stored is still being read, or cannot be.", Journal));
         if (state?.Behind > TimeSpan.FromMinutes(1)) findings.Add(new("follower-behind", Warning,
             $"{state.BehindBytes} bytes of the journal wait to be copied, for {state.Behind.TotalMinutes:0} minutes: history and "
             + "statistics are not complete yet.", Journal));

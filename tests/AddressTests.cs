@@ -36,6 +36,7 @@ public sealed class AddressTests {
         { "RFC822; Jane", "rfc822; jane" },
         { "a@\u00fc..example", "a@\u00fc..example" },
         { "half\ud83d@example.com", "half\ufffd@example.com" },
+        { "a\ufffeb@example.com", "a\ufffdb@example.com" },
         { "<<a@example.com>>", "a@example.com" },
         { "undisclosed-recipients:;", "undisclosed-recipients:;" },
     };

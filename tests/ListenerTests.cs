@@ -1,5 +1,6 @@
 using System.Net;
 using System.Text;
+using Microsoft.Extensions.Configuration;
 using Header = (string Name, string Value);
 
 /// <summary>Two listeners, and who may ask what on which.</summary>
@@ -58,6 +59,12 @@ public sealed class ListenerTests {
         }
         Assert.Equal(200, await app.StatusAsync(Jane));
         Assert.Equal(404, await app.StatusAsync("/suppressed/joan@example.com"));
+    }
+
+    [Fact]
+    public void A_private_listener_in_whatever_letters_is_refused_where_others_could_reach_it_without_a_key() {
+        var settings = new ConfigurationBuilder().AddInMemoryCollection([new("KESTREL:ENDPOINTS:PRIVATE:URL", "http://0.0.0.0:0")]).Build();
+        Assert.Throws<Refusal>(() => Guard.Listen(new(), settings));
     }
 
     [Fact]

@@ -81,6 +81,9 @@ public sealed class LookupTests {
     [InlineData("/suppressed/50%ab@example.com")]
     [InlineData("/suppressed//jane@example.com")]
     [InlineData("/suppressed/./jane@example.com")]
+    [InlineData("/suppressed/%2e/jane@example.com")]
+    [InlineData("/%73uppressed/a%2Fb@example.com")]
+    [InlineData("/%73uppressed/j%FCrgen@example.com")]
     public async Task What_cannot_be_told_for_an_address_is_never_called_free(string path) {
         await using var app = await ReceiverApp.StartAsync();
         foreach (string method in (string[])["GET", "PUT", "DELETE"])

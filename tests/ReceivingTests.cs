@@ -15,6 +15,13 @@ public sealed class ReceivingTests {
     }
 
     [Fact]
+    public async Task A_recipient_that_cannot_be_normalized_is_kept() {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal((200, "kept"), await app.PostAsync(app.Sns.Bounce("a\ufffeb@example.com")));
+        Assert.Equal(200, await app.StatusAsync("/suppressed/a%EF%BF%BEb@example.com"));
+    }
+
+    [Fact]
     public async Task The_same_bounce_in_both_formats_and_a_retry_count_once() {
         await using var app = await ReceiverApp.StartAsync();
         string first = app.Sns.Signed(FakeSns.SesBounce(["jane@example.com"]));

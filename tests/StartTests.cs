@@ -6,11 +6,13 @@ public sealed class StartTests {
 
     /// <summary>Runs the program in a folder of its own, until it ends.</summary>
     static Task<(int ExitCode, string Error)> RunAsync(params string[] settings) => RunCommandAsync([], settings);
-    static async Task<(int ExitCode, string Error)> RunCommandAsync(string[] command, string[] settings) {
+    static async Task<(int ExitCode, string Error)> RunCommandAsync(string[] command, string[] settings, string appsettings = "{}") {
+        string folder = Directory.CreateTempSubdirectory("receiver-").FullName;
+        File.WriteAllText(Path.Combine(folder, "appsettings.json"), appsettings);
         var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll"), .. command,
             "--Kestrel:Endpoints:Webhook:Url=http://127.0.0.1:0", "--Kestrel:Endpoints:Private:Url=http://127.0.0.1:0",
             .. settings.Select(setting => "--" + setting)]) {
-            WorkingDirectory = Directory.CreateTempSubdirectory("receiver-").FullName,
+            WorkingDirectory = folder,
             RedirectStandardError = true,
             RedirectStandardOutput = true,
         };
@@ -44,6 +46,7 @@ public sealed class StartTests {
     [InlineData("Suppression:SoftBounceLimit", "Suppression:SoftBounceLimit=many")]
     [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=http://0.0.0.0:0")]
     [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=http://[::]:0")]
+    [InlineData("Kestrel:Endpoints", "Kestrel:Endpoints:Webhook:Url=http://192.0.2.1:0")] // no address of this machine
     [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=http://*:0")]
     [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=http://feedback.example.com:0")]
     [InlineData("Kestrel:Endpoints:Private:Url", "Kestrel:Endpoints:Private:Url=localhost")]
@@ -52,6 +55,13 @@ public sealed class StartTests {
         var (exitCode, error) = await RunAsync(Arn, setting);
         Assert.Equal(1, exitCode);
         Assert.Matches($"^FeedbackReceiver: .*{name}.*\n$", error);
+    }
+
+    [Fact]
+    public async Task Settings_that_are_no_JSON_are_refused_in_one_line_that_names_the_file() {
+        var (exitCode, error) = await RunCommandAsync([], [Arn], appsettings: "{");
+        Assert.Equal(1, exitCode);
+        Assert.Matches("^FeedbackReceiver: .*appsettings.json.*\n$", error);
     }
 
     [Fact]

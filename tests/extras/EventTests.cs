@@ -92,6 +92,7 @@ public sealed class EventTests {
     [InlineData("/events?domain=B%C3%9CCHER.example", "sent")]
     [InlineData("/events?domain=xn--bcher-kva.example", "sent")]
     [InlineData("/events?domain=org", "")]
+    [InlineData("/events?domain=%3Cb%3E", "")]
     [InlineData("/events?subject=Your%20offers&type=Permanent", "hard")]
     [InlineData("/events?subject=Your", "")]
     [InlineData("/events?source=news@shop.example.com&kind=Bounce", "soft hard")]
@@ -233,6 +234,7 @@ public sealed class EventTests {
     [InlineData("\n=1", "\"'\n'=1\"")]
     [InlineData(";;-1", ";;'-1")]
     [InlineData("a; =1, b", "\"a; =1, b\"")]
+    [InlineData("a;\"=1+1;b", "\"a;\"\"'=1+1;b\"")]
     public async Task A_CSV_cell_is_quoted_and_never_run_by_a_spreadsheet(string subject, string cell) {
         await using var app = await ReceiverApp.StartAsync();
         await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(["jane@example.com"]).Replace("\"Your offers\"",

@@ -490,6 +490,39 @@ public sealed class ForgetTests {
         Assert.Equal(2, (await HistoryAsync(app, "joe@example.com")).Length);
     }
 
+    [Theory]
+    [InlineData("smtp; 550 %EF%BF%BE")]
+    [InlineData("smtp; 550 \\ufffe")]
+    public async Task What_cannot_be_normalized_in_others_events_holds_no_forgetting_up(string diagnostic) {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(["joe@example.com"]).Replace("user unknown", diagnostic, StringComparison.Ordinal)));
+        await app.PostAsync(app.Sns.Bounce(Jane, "0100019a00000002-mail"));
+        Assert.Equal(204, await ForgetAsync(app));
+        Assert.Equal([], FilesWith(app.Folder, Traces));
+    }
+
+    [Theory]
+    [InlineData("\ud83c\udf89")]
+    [InlineData("\ue000")]
+    public async Task Signs_that_are_longer_when_they_are_escaped_hold_no_forgetting_up(string sign) {
+        await using var app = await ReceiverApp.StartAsync();
+        string signs = string.Concat(Enumerable.Repeat(sign, 40));
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(["joe@example.com"]).Replace("Your offers", signs + ", " + Jane, StringComparison.Ordinal)
+            .Replace("\"tags\":{", $"\"tags\":{{\"{signs}\":[\"{Jane}\"],", StringComparison.Ordinal)));
+        await app.PostAsync(app.Sns.Bounce(Jane, "0100019a00000002-mail"));
+        Assert.Equal(204, await ForgetAsync(app));
+        Assert.Equal([], FilesWith(app.Folder, Traces));
+        Assert.Equal(signs, Assert.Single(await HistoryAsync(app, "joe@example.com")).GetProperty("subject").GetString());
+    }
+
+    [Fact]
+    public async Task A_note_of_whom_to_forget_that_is_empty_means_nobody() {
+        string folder = Lines.FolderOf(Lines.Bounce(Jane));
+        File.WriteAllText(Path.Combine(folder, "journal", "forgetting"), "");
+        await using var app = await ReceiverApp.StartAsync(folder: folder);
+        Assert.Equal(204, await ForgetAsync(app));
+    }
+
     /// <summary>Fails whoever would forget somebody, once.</summary>
     sealed class FailingClock() : Microsoft.Extensions.Time.Testing.FakeTimeProvider(new(2026, 11, 24, 8, 0, 0, TimeSpan.Zero)) {
         int _failures;

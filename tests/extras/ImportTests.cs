@@ -170,6 +170,39 @@ public sealed class ImportTests {
     }
 
     [Fact]
+    public async Task Of_an_object_a_line_one_that_is_cut_takes_no_other_with_it() {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal("3/0 2: no JSON", await ImportAsync(app, """
+            {"EmailAddress":"a@example.com"}
+            {"EmailAddress":"x@example.com"
+            {"EmailAddress":"b@example.com"}
+            {"EmailAddress":"c@example.com"}
+            """));
+    }
+
+    [Theory]
+    [InlineData(150)]
+    [InlineData(20_000)]
+    public async Task What_an_object_says_after_its_addresses_holds_for_all_of_them(int count) {
+        await using var app = await ReceiverApp.StartAsync();
+        string addresses = string.Join(',', Enumerable.Range(0, count).Select(number => $"\"a{number}@example.com\""));
+        Assert.Equal($"{count}/0", await ImportAsync(app, $$"""{"emails":[{{addresses}}],"reason":"complaint","since":"2025-01-01"}"""));
+        var (_, list) = await app.GetAsync("/suppressed?reason=complaint&limit=1");
+        Assert.Equal("2025-01-01T00:00:00Z", list.GetProperty("suppressed")[0].GetProperty("since").GetString());
+        Assert.Equal(JsonValueKind.Null, (await app.GetAsync("/suppressed?reason=manual")).Json.GetProperty("next").ValueKind);
+        Assert.Empty((await app.GetAsync("/suppressed?reason=manual")).Json.GetProperty("suppressed").EnumerateArray());
+    }
+
+    [Theory]
+    [InlineData("email,reason\nb@example.com <a@example.com>,bounce\n", "0/0 2: no address")]
+    [InlineData("""{"email":"b@example.com <a@example.com>"}""", "0/0 1: no address")]
+    [InlineData("""{"emails":["a@example.com","b@example.com","nobody"]}""", "2/0 1: no address")]
+    public async Task What_may_be_a_name_and_what_is_no_address_among_others_is_told(string body, string expected) {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal(expected, await ImportAsync(app, body));
+    }
+
+    [Fact]
     public async Task A_page_that_breaks_off_is_400_with_the_line_and_what_was_added_before() {
         await using var app = await ReceiverApp.StartAsync();
         var (status, problem) = await PostAsync(app, Page1[..Page1.IndexOf("COMPLAINT", StringComparison.Ordinal)]);

@@ -216,6 +216,7 @@ public sealed class ListTests {
     [InlineData("\t=1", "\"'\t'=1\"")]
     [InlineData("\r=1", "\"'\r'=1\"")]
     [InlineData("a;=1", "\"a;'=1\"")]
+    [InlineData("a;\"=1", "\"a;\"\"'=1\"")]
     [InlineData("a\n=1", "\"a\n'=1\"")]
     [InlineData("a=1", "a=1")]
     [InlineData("say \"yes\"", "\"say \"\"yes\"\"\"")]
