@@ -154,11 +154,12 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         if (Stopwatch.GetElapsedTime(began).TotalSeconds < 2) return;
         for (int count = queue.Count; count > 0 && queue.TryRead(out var next); count--) next.Told.SetResult(told);
     }
-    /// <summary>Keeps entries, in their order. May be told more than once of the same.</summary>
-    public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries) {
+    /// <summary>Keeps entries, in their order. May be told more than once of the same. <paramref name="unless"/> is asked under the locks of the
+    /// transaction when some of it is new: where it says true, nothing of it is kept.</summary>
+    public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries, Func<NpgsqlConnection, Task<bool>>? unless = null) {
         for (int attempt = 1; entries.Count > 0; attempt++)
             try {
-                await WriteAsync(entries);
+                await WriteAsync(entries, unless);
                 return Commit.Kept;
             } catch (Exception e) { // whatever escaped here would end the writer
                 if (!IsOfTheServer(e) && (entries.Count > 1 || IsOfTheEntry(e))) return await KeepEachAsync(entries, e);
@@ -212,9 +213,13 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         return Commit.Unwritable;
     }
 
-    async Task WriteAsync(IReadOnlyList<PreparedEntry> entries) {
+    async Task WriteAsync(IReadOnlyList<PreparedEntry> entries, Func<NpgsqlConnection, Task<bool>>? unless) {
         await using var connection = await source.OpenConnectionAsync();
         var batch = await BeginAsync(connection, entries, options.Value.SoftBounceLimit, batch => batch.Insert());
+        if (unless is not null && batch.HasNew && await unless(connection)) {
+            await ReadAsync(connection, "rollback", _ => 0, []);
+            return;
+        }
         batch.Judge();
         await CommitAsync(connection, batch.Update(_shard, _keepsChanges, _seen));
         batch.Remember(_seen);
@@ -402,7 +407,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             }
     }
 
-    static async Task<List<T>> ReadAsync<T>(NpgsqlConnection connection, string sql, Func<NpgsqlDataReader, T> read,
+    /// <summary>On a connection that is there, and may be in a transaction.</summary>
+    public static async Task<List<T>> ReadAsync<T>(NpgsqlConnection connection, string sql, Func<NpgsqlDataReader, T> read,
         NpgsqlParameter[] parameters, bool patient = false, CancellationToken cancellation = default) {
         await using var command = new NpgsqlCommand(sql, connection);
         if (patient) command.CommandTimeout = 3600; // seconds: a rare subject among 100 million events takes its time; whoever asks can hang up
@@ -724,6 +730,8 @@ sealed class PostgresBatch {
     public bool LockedAll => _aliases.Count == 0
         || (ForgetKey is not null && _aliases.All(each => _known.ContainsKey(each.Key) || _known.ContainsKey(each.Value)));
 
+    public bool HasNew => _entries.Exists(each => _inserted.Contains(each.Id));
+
     /// <summary>Counts and judges what was new.</summary>
     public void Judge() {
         var fresh = _entries.Where(each => _inserted.Contains(each.Id)).ToList();
@@ -785,7 +793,7 @@ sealed class PostgresBatch {
     public IEnumerable<NpgsqlBatchCommand> Update(short shard, bool keepsChanges, ConcurrentDictionary<string, DateTimeOffset> seen) {
         // COMMIT waits for no disk and no standby when nothing was written; but what was written before is acknowledged now. This row is
         // locked after the others, and nobody who holds it waits for one of them.
-        if (!_entries.Exists(each => _inserted.Contains(each.Id)))
+        if (!HasNew)
             yield return Command("select from entries where id = $1 for no key update", P(_entries[0].Id));
         foreach (var table in Sql.Tables)
             if (_unwanted.FindAll(id => table.Holds(_events[id].Kind)) is { Count: > 0 } unwanted)
@@ -947,14 +955,15 @@ static class Sql {
         columns.Select((column, i) => $"{column} = ${i + 2}{(column is "mail" or "tags" ? "::jsonb" : "")}"))} where id = $1 and "
         + $"{string.Join(" and ", columns.Select((column, i) => $"{column}::text is not distinct from ${i + 2 + columns.Length}"))} returning id";
     /// <summary>Of whom something came since that could suppress them.</summary>
-    public const string AddressesSince = """
-        select email from email_bounces where sort_key >= $1 union all select email from email_complaints where sort_key >= $1
+    public static string HeardSince(int softBounceLimit) => $"""
+        select email from email_bounces where sort_key >= $1{(softBounceLimit > 0 ? "" : " and type = 'Permanent'")}
+            union all select email from email_complaints where sort_key >= $1 and type is distinct from 'not-spam'
             union all select email from email_events where sort_key >= $1 and kind = 'Subscription'
-        """,
-        HeardOfSince = $"""
-        select exists (select from ({AddressesSince}) as heard where email = $2)
-            or exists (select from entries where id >= $1 and strpos(entry, $3) > 0)
         """;
+    public static string IsHeardOf(string heardSince) => $"""
+        select exists (select from ({heardSince}) as heard where email = $2) or exists (select from entries where id >= $3 and strpos(entry, $4) > 0)
+        """;
+    public const string IsForgetKey = "select value = $1 from meta where name = 'forget_key'";
     public const string NamingKnown = """
         select email, known::text from suppressions where email > $1 and lower(known::text collate "C") like any($2) order by email limit 1000
         """, RewriteKnown = """
@@ -1166,6 +1175,7 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
     readonly HashSet<string> _heardOf = new(StringComparer.Ordinal);
     readonly Dictionary<string, Known> _known = new(StringComparer.Ordinal);
     long _entries, _bad;
+    bool _keyIsAnother;
 
     public static async Task<int> RunAsync(string[] args) {
         await using var app = Receiver.Build([.. args, "--Hook:Url="]); // the LiteDB receiver has told of what is copied
@@ -1199,10 +1209,14 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
                 if (key is null && entry.Forget?.Known is not null)
                     throw new Refusal($"copy: {LiteDbStore.ForgetKeyPath(folder)} is missing or damaged: restore it, and copy again");
                 var prepared = store.Prepare(entry);
-                bool heardOf = await IsHeardOfSinceAsync(prepared);
+                if (entry.Lift is not null || entry.Forget?.Known is not null) {
+                    await KeepAsync(batch); // what was before it is told apart from what came since
+                    await KeepAloneAsync(prepared, key);
+                } else {
+                    batch.Add(prepared);
+                }
                 Tally(prepared);
-                if (!heardOf) batch.Add(prepared);
-                if (batch.Count < 256 && (length += prepared.Length) < PostgresStore.MostCharacters) continue;
+                if (batch.Count is > 0 and < 256 && (length += prepared.Length) < PostgresStore.MostCharacters) continue;
                 await KeepAsync(batch);
                 length = 0;
                 if (clock.ElapsedMilliseconds - told < 5000) continue;
@@ -1224,28 +1238,44 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
             yield return segment.AsMemory(from, end);
     }
     // What the journal lifts was lifted before now, and so was whom it forgot as not suppressed. Whom PostgreSQL has heard of since, or
-    // knows under the hash otherwise than the journal, stays as PostgreSQL has it. What was copied before is known, and changes nothing.
-    async Task<bool> IsHeardOfSinceAsync(PreparedEntry prepared) {
-        string? address = prepared.Entry.Lift is { } lift ? PreparedEntry.Clean(lift.Address) : null,
-            alias = address is not null ? store.Alias(address) : prepared.Entry.Forget is { Known.Suppressed: false } forget ? forget.Alias : null;
-        if (alias is null) return false;
-        async Task<bool> IsAsync(string sql, params NpgsqlParameter[] parameters) =>
-            await store.ReadLongAsync(sql, row => row.GetBoolean(0), parameters) is [true];
-        if (await IsAsync("select exists (select from entries where id = $1)", PostgresStore.P(prepared.Id))) return false;
-        var since = PostgresStore.P(Feedback.SortKeyOf(prepared.Entry.At.ToUnixTimeMilliseconds(), new byte[10]));
-        bool heardOf = address is null
-            ? (await store.ReadLongAsync(Sql.AddressesSince, row => row.GetString(0), since)).Exists(each => store.Alias(each) == alias)
-            : await IsAsync(Sql.HeardOfSince, since, PostgresStore.P(address),
-                PostgresStore.P($"\"suppress\":{{\"address\":\"{JsonEncodedText.Encode(address, Receiver.Relaxed)}\""));
-        var there = await store.ReadLongAsync("select known::text from suppressions where email = $1 and reason is not null",
+    // knows under the hash otherwise than the journal, stays as PostgreSQL has it. What takes long is asked first; and all of it under the
+    // lock of the address, so that nothing comes between the answer and COMMIT.
+    async Task KeepAloneAsync(PreparedEntry prepared, byte[]? key) {
+        var asked = DateTimeOffset.UtcNow;
+        if (prepared.Entry.Lift is not { Address: var address }
+            || await store.ReadLongAsync("select exists (select from entries where id = $1)", row => row.GetBoolean(0), PostgresStore.P(prepared.Id)) is [true]
+            || await store.ReadLongAsync(IsHeardOf, row => row.GetBoolean(0), HeardOf(prepared, address, prepared.Entry.At)) is [false])
+            await KeepAsync([prepared], connection => IsOvertakenAsync(connection, prepared, key, asked.AddMinutes(-5))); // clocks differ
+        else _heardOf.Add(store.Alias(PreparedEntry.Clean(address)));
+        if (_keyIsAnother) throw new Refusal(AnotherKey);
+    }
+    string IsHeardOf => Sql.IsHeardOf(Sql.HeardSince(options.Value.SoftBounceLimit));
+    // By hand nobody can have been suppressed before `from`.
+    static NpgsqlParameter[] HeardOf(PreparedEntry prepared, string address, DateTimeOffset from) => [KeyOf(prepared.Entry.At),
+        PostgresStore.P(PreparedEntry.Clean(address)), KeyOf(from > prepared.Entry.At ? from : prepared.Entry.At),
+        PostgresStore.P($"\"suppress\":{{\"address\":\"{JsonEncodedText.Encode(PreparedEntry.Clean(address), Receiver.Relaxed)}\"")];
+    static NpgsqlParameter<Guid> KeyOf(DateTimeOffset time) => PostgresStore.P(Feedback.SortKeyOf(time.ToUnixTimeMilliseconds(), new byte[10]));
+
+    async Task<bool> IsOvertakenAsync(NpgsqlConnection connection, PreparedEntry prepared, byte[]? key, DateTimeOffset from) {
+        Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, params NpgsqlParameter[] parameters) =>
+            PostgresStore.ReadAsync(connection, sql, read, parameters, patient: true);
+        if (prepared.Entry.Forget is not null) // nobody is forgotten under a key that another copy has brought
+            _keyIsAnother = await ReadAsync(Sql.IsForgetKey, row => row.GetBoolean(0), PostgresStore.P(Convert.ToHexStringLower(key!))) is not [true];
+        if (_keyIsAnother || prepared.Entry.Forget is { Known.Suppressed: true }) return _keyIsAnother;
+        string alias = prepared.Entry.Lift is { } lift ? store.Alias(PreparedEntry.Clean(lift.Address)) : prepared.Entry.Forget!.Alias;
+        bool heardOf = prepared.Entry.Lift is not null
+            ? await ReadAsync(IsHeardOf, row => row.GetBoolean(0), HeardOf(prepared, prepared.Entry.Lift.Address, from)) is [true]
+            : (await ReadAsync(Sql.HeardSince(options.Value.SoftBounceLimit), row => row.GetString(0), KeyOf(prepared.Entry.At)))
+                .Exists(each => store.Alias(each) == alias);
+        var there = await ReadAsync("select known::text from suppressions where email = $1 and reason is not null",
             row => PostgresBatch.JsonOf(PostgresBatch.KnownOf(row.GetString(0))), PostgresStore.P(alias));
         heardOf |= there is [var json] && json != PostgresBatch.JsonOf(_known.GetValueOrDefault(alias, Known.Nothing));
         if (heardOf) _heardOf.Add(alias);
         return heardOf;
     }
     // In the order of the journal, so one batch after another; a server that restarts is waited for.
-    async Task KeepAsync(List<PreparedEntry> batch) {
-        for (int tries = 0; await store.KeepAsync(batch) != Commit.Kept; await Task.Delay(1000))
+    async Task KeepAsync(List<PreparedEntry> batch, Func<NpgsqlConnection, Task<bool>>? unless = null) {
+        for (int tries = 0; await store.KeepAsync(batch, unless) != Commit.Kept; await Task.Delay(1000))
             if (++tries == 60)
                 throw new Refusal("copy: PostgreSQL cannot be written; what was copied stays, and copying again goes on from there");
         _entries += batch.Count;
@@ -1263,11 +1293,11 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         command.Parameters.Add(PostgresStore.P(Convert.ToHexStringLower(key)));
         await command.ExecuteNonQueryAsync();
         await transaction.CommitAsync();
-        command.CommandText = "select value = $1 from meta where name = 'forget_key'";
-        if (await command.ExecuteScalarAsync() is not true)
-            throw new Refusal("copy: people were forgotten under another key in PostgreSQL, "
-                + "so those of the journal cannot be known there: copy into an empty database");
+        command.CommandText = Sql.IsForgetKey;
+        if (await command.ExecuteScalarAsync() is not true) throw new Refusal(AnotherKey);
     }
+    const string AnotherKey = "copy: people were forgotten under another key in PostgreSQL, "
+        + "so those of the journal cannot be known there: copy into an empty database";
 
     void Tally(PreparedEntry prepared) {
         foreach (var (id, feedback) in prepared.Events)

@@ -443,7 +443,8 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     /// <summary>Another's transaction: its first statement, and the rest once a receiver waits for it, by so many connections.</summary>
-    internal static async Task WhileOneWaitsAsync(string database, string first, Func<Task> receiver, string then, bool commits, int count = 1) {
+    internal static async Task WhileOneWaitsAsync(string database, string first, Func<Task> receiver, string then, bool commits, int count = 1,
+        Func<Task>? meanwhile = null) {
         await using var other = new NpgsqlConnection(database + ";Pooling=false");
         await other.OpenAsync(TestContext.Current.CancellationToken);
         async Task RunAsync(string sql) {
@@ -454,6 +455,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         var waiting = receiver();
         await Eventually.TrueAsync(async () => (await PostgresCluster.QueryAsync(database,
             "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'")).Length == count);
+        await (meanwhile?.Invoke() ?? Task.CompletedTask);
         await RunAsync(then);
         await RunAsync(commits ? "commit" : "rollback");
         await waiting;
@@ -1322,6 +1324,8 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
     [InlineData("unsubscribed", "bounce")]
     [InlineData("by hand", "bounce")]
     [InlineData("before", null)] // the lift was of this, too
+    [InlineData("soft", null)]
+    [InlineData("not spam", null)]
     [InlineData("nothing", null)]
     public async Task A_lift_that_is_copied_late_leaves_whom_PostgreSQL_has_heard_of_since(string since, string? reason) {
         string database = await cluster.NewDatabaseAsync(), bounce = Lines.Bounce(Jane),
@@ -1338,6 +1342,8 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
                 "bounce" => FakeSns.SesBounce([Jane], "mail-2", at: now),
                 "complaint" => FakeSns.SesComplaint([Jane], "mail-2", at: now),
                 "before" => FakeSns.SesComplaint([Jane], "mail-2"),
+                "soft" => FakeSns.SesBounce([Jane], "mail-2", "Transient", at: now),
+                "not spam" => FakeSns.SesComplaint([Jane], "mail-2", "not-spam", now),
                 _ => $$$"""
                     {"eventType":"Subscription","subscription":{"timestamp":"{{{now}}}","newTopicPreferences":{"unsubscribeAll":true}},
                     "mail":{"messageId":"mail-2","destination":["{{{Jane}}}"]} }
@@ -1392,6 +1398,65 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
 
         Assert.Equal((0, since is not null), (code, output.Contains("1 addresses that the journal lifted", StringComparison.Ordinal)));
         Assert.Equal(since is null ? 404 : 200, await app.StatusAsync("/suppressed/" + Jane));
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task What_is_acknowledged_while_a_lift_is_copied_stays(bool forgotten) {
+        string database = await cluster.NewDatabaseAsync(), alias = Lines.Alias(new byte[32], Jane);
+        string first = forgotten
+            ? $$$"""{"at":"2026-11-24T07:30:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"bounce","Since":"2026-11-24T07:00:00+00:00"} } }""" + "\n"
+            : Lines.Bounce(Jane);
+        string lift = forgotten
+            ? $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"LiftedAt":"2026-11-24T07:59:00+00:00"} } }""" + "\n"
+            : """{"at":"2026-11-24T08:00:00+00:00","lift":{"address":"jane@example.com"} }""" + "\n";
+        string[] folders = [Lines.FolderOf(first), Lines.FolderOf(first, lift)];
+        foreach (string folder in folders) File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), new byte[32]);
+        Assert.Equal(0, (await CopyAsync(folders[0], database)).Code);
+        await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database]);
+        var id = PreparedEntry.Of(Entry.Read(System.Text.Encoding.UTF8.GetBytes(lift))!).Id;
+
+        await PostgresTests.WhileOneWaitsAsync(database, $"insert into entries (id, at) values ('{id}', now())", async () => {
+            var (_, output) = await CopyAsync(folders[1], database);
+            Assert.Contains("1 addresses that the journal lifted were heard of", output, StringComparison.Ordinal);
+        }, "select 1", commits: false, meanwhile: async () =>
+            Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane], "mail-2", at: "2026-11-24T08:30:00Z")))).Status));
+
+        Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
+    }
+
+    [Fact]
+    public async Task Nobody_is_forgotten_under_a_key_that_another_copy_has_taken_the_place_of() {
+        string database = await cluster.NewDatabaseAsync();
+        byte[][] keys = [new byte[32], [.. Enumerable.Repeat((byte)1, 32)]];
+        string[] folders = [Lines.FolderOf(Lines.Bounce("joe@example.com"),
+            $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{Lines.Alias(keys[0], Jane)}}}","known":{"Reason":"complaint","Since":"2026-11-24T07:00:00+00:00"} } }""" + "\n"),
+            Lines.FolderOf(Lines.Bounce("other@example.com", "mail-b"))];
+        foreach (var (folder, key) in folders.Zip(keys)) File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), key);
+        await using (var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database])) await app.StopAsync();
+        var id = PreparedEntry.Of(Entry.Read(System.Text.Encoding.UTF8.GetBytes(Lines.Bounce("joe@example.com")))!).Id;
+
+        await PostgresTests.WhileOneWaitsAsync(database, $"insert into entries (id, at) values ('{id}', now())", async () => {
+            var (code, output) = await CopyAsync(folders[0], database);
+            Assert.True(code == 1 && output.Contains("people were forgotten under another key", StringComparison.Ordinal), output);
+        }, "select 1", commits: false, meanwhile: async () => Assert.Equal(0, (await CopyAsync(folders[1], database)).Code));
+
+        Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select count(*) from suppressions where email like 'forgotten:%'"));
+    }
+
+    [Fact]
+    public async Task A_lift_of_somebody_forgotten_is_told_apart_from_what_the_journal_says_just_before_it() {
+        string database = await cluster.NewDatabaseAsync(), alias = Lines.Alias(new byte[32], Jane);
+        string[] lines = [
+            $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"bounce","Since":"2026-11-24T07:00:00+00:00"} } }""" + "\n",
+            """{"at":"2026-11-24T08:05:00+00:00","suppress":{"address":"jane@example.com","reason":"manual","note":"by phone"} }""" + "\n",
+            """{"at":"2026-11-24T08:10:00+00:00","lift":{"address":"jane@example.com"} }""" + "\n"];
+        string[] folders = [Lines.FolderOf(lines[0]), Lines.FolderOf(lines)];
+        foreach (string folder in folders) File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), new byte[32]);
+        foreach (string folder in folders) Assert.Equal(0, (await CopyAsync(folder, database)).Code);
+        await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database]);
+        Assert.Equal(404, await app.StatusAsync("/suppressed/" + Jane));
     }
 
     [Fact]
