@@ -987,14 +987,19 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select count(*) from entries"));
     }
 
-    [Fact]
-    public async Task Once_the_tables_are_made_a_role_that_may_make_none_is_enough() {
+    /// <summary>A database with our tables, and the connection string to it of a role that may read and write them.</summary>
+    async Task<(string Database, string Role, string Connection)> NewRoleAsync() {
         string database = await cluster.NewDatabaseAsync(), name = database.Split('=')[^1];
         await using (var first = await StartAsync(database)) await first.StopAsync();
         await PostgresCluster.ExecuteAsync(database, $"""
             create role {name} login; grant select, insert, update, delete on all tables in schema public to {name};
             """);
-        string connection = database.Replace("Username=postgres", "Username=" + name, StringComparison.Ordinal);
+        return (database, name, database.Replace("Username=postgres", "Username=" + name, StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task Once_the_tables_are_made_a_role_that_may_make_none_is_enough() {
+        var (_, name, connection) = await NewRoleAsync();
         await using var app = await StartAsync(connection, Hook);
         Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
         Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
@@ -1183,6 +1188,46 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(2, (await app.HistoryAsync(Jane)).Length);
         Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(*) from " + partition));
         await PostgresCluster.ExecuteAsync(database, "drop table " + partition);
+        Assert.Single(await app.HistoryAsync(Jane));
+    }
+
+    [Theory]
+    [InlineData("grant select, insert, update, delete on email_events to \"{0}\" with grant option")]
+    [InlineData("grant all on email_events to public")]
+    [InlineData("alter table email_events owner to \"{0}\"")]
+    public async Task Whoever_may_use_email_events_may_when_somebody_else_has_partitioned_it(string right) {
+        var (database, name, connection) = await NewRoleAsync();
+        await PostgresCluster.ExecuteAsync(database, $"""
+            revoke all on email_events from {name}; alter role {name} rename to "{name} O'Neill";
+            """ + right.Replace("{0}", name + " O'Neill", StringComparison.Ordinal));
+        await using var app = await StartAsync(connection.Replace("Username=" + name, $"Username={name} O'Neill", StringComparison.Ordinal));
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane)))).Status);
+        const string rights = "select acl.* from pg_class, aclexplode(relacl) as acl where pg_class.oid = 'email_events'::regclass order by acl::text";
+        string[] before = await PostgresCluster.QueryAsync(database, rights);
+
+        await PostgresCluster.ExecuteAsync(database, File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "partition.sql")));
+
+        Assert.Equal(before, await PostgresCluster.QueryAsync(database, rights));
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane, "mail-2")))).Status);
+        Assert.Equal(2, (await app.HistoryAsync(Jane)).Length);
+        Assert.Equal(Commit.Kept, await Store(app).ForgetAsync(Jane));
+        Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(distinct relowner) from pg_class where relname like 'email_events%'"));
+    }
+
+    [Fact]
+    public async Task Behind_a_long_reader_a_partitioning_gives_up_and_changes_nothing() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        string sql = File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "partition.sql"));
+        await using (var reader = new NpgsqlConnection(database + ";Pooling=false")) {
+            await reader.OpenAsync(TestContext.Current.CancellationToken);
+            await using var command = new NpgsqlCommand("begin; select from email_events", reader);
+            await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+            var refused = await Assert.ThrowsAsync<PostgresException>(() => PostgresCluster.ExecuteAsync(database + ";Command Timeout=10", sql));
+            Assert.Equal(PostgresErrorCodes.LockNotAvailable, refused.SqlState);
+        }
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane)))).Status);
+        await PostgresCluster.ExecuteAsync(database, sql);
         Assert.Single(await app.HistoryAsync(Jane));
     }
 
