@@ -195,11 +195,9 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         return !last && (IsConflict(e) || IsLost(e)) && (e.InnerException ?? e) is not TimeoutException;
     }
     // The entry's fault: data exceptions, limits of a row, and what the driver will not send. The server's: what else comes from there,
-    // such as that no partition takes the row (23514), which somebody can mend.
+    // such as that no partition takes the row or that a sequence is behind its table (23...), which somebody can mend.
     // Neither: ours, and then one entry's failing says nothing of the others.
-    static bool IsOfTheEntry(Exception e) => e is PostgresException {
-        SqlState: not PostgresErrorCodes.CheckViolation and (['2', '2' or '3', ..] or ['5', '4', ..])
-    }
+    static bool IsOfTheEntry(Exception e) => e is PostgresException { SqlState: ['2', '2', ..] or ['5', '4', ..] }
         or ArgumentException or InvalidCastException or OverflowException;
     static bool IsOfTheServer(Exception e) => e is Overtaken or TimeoutException or IOException or OperationCanceledException
         or NpgsqlException && !IsOfTheEntry(e);
