@@ -65,7 +65,9 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             // SNS waits 15 seconds: for a batch before one's own that comes to nothing, and for one's own. In seconds, but for the last.
             (settings.Timeout, settings.CommandTimeout, settings.CancellationTimeout) =
                 (AtMost(5, settings.Timeout), AtMost(5, settings.CommandTimeout), AtMost(1000, settings.CancellationTimeout));
-            (settings.TcpKeepAlive, settings.TcpKeepAliveTime, settings.TcpKeepAliveInterval) = (true, 30, 10); // who asks for long hears of a dead host
+            // Who asks for long hears of a dead host. A socket in the file system is of no other host, and takes no such option.
+            if (!Array.Exists(settings.Host.Split(',', StringSplitOptions.TrimEntries), host => host is ['/' or '@', ..]))
+                (settings.TcpKeepAlive, settings.TcpKeepAliveTime, settings.TcpKeepAliveInterval) = (true, 30, 10);
             // One writes, one holds the hook's lock, one tells of health, and so many read long. PostgreSQL has 100 for all receivers.
             settings.MaxPoolSize = Math.Max(settings.ShouldSerialize("Maximum Pool Size") ? settings.MaxPoolSize : 20, Askers + LongReaders + 4);
             if (settings.MaxAutoPrepare == 0) (settings.MaxAutoPrepare, settings.AutoPrepareMinUsages) = (50, 2);

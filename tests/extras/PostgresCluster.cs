@@ -22,6 +22,8 @@ public sealed class PostgresCluster : IAsyncDisposable {
     int _databases;
 
     public string Fsync { get; init; } = "on";
+    /// <summary>Whether it listens in its folder, too.</summary>
+    public bool HasSocket { get; init; }
 
     /// <summary>The superuser's connection string to a new database. Skips the test where there is no PostgreSQL.</summary>
     public async Task<string> NewDatabaseAsync(string with = "") {
@@ -41,7 +43,8 @@ public sealed class PostgresCluster : IAsyncDisposable {
         } finally { _gate.Release(); }
     }
 
-    public string For(string database) => $"Host=127.0.0.1;Port={_port};Username=postgres;Database={database}";
+    public string For(string database, bool bySocket = false) =>
+        $"Host={(bySocket ? _folder : "127.0.0.1")};Port={_port};Username=postgres;Database={database}";
 
     static ProcessStartInfo Start(string program, params string[] arguments) {
         string[] command = [.. Owner, Path.Combine(Bin!, program), .. arguments];
@@ -60,7 +63,7 @@ public sealed class PostgresCluster : IAsyncDisposable {
     public async Task StartAsync() {
         _server = Process.Start(Start("postgres", "-D", _folder,
             "-p", _port.ToString(CultureInfo.InvariantCulture), "-c", "listen_addresses=127.0.0.1",
-            "-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "fsync=" + Fsync))!;
+            "-c", "unix_socket_directories=" + (HasSocket ? _folder : ""), "-c", "max_connections=200", "-c", "fsync=" + Fsync))!;
         _server.OutputDataReceived += (_, _) => { };
         _server.ErrorDataReceived += (_, _) => { };
         _server.BeginOutputReadLine();

@@ -1028,6 +1028,26 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task A_server_is_reached_by_a_socket_in_the_file_system() {
+        await using var own = new PostgresCluster { HasSocket = true };
+        string database = await own.NewDatabaseAsync();
+        await using var app = await StartAsync(own.For(database.Split('=')[^1], bySocket: true));
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+        Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
+    }
+
+    [Theory]
+    [InlineData("Host=db", true)]
+    [InlineData("Host=db,db2", true)]
+    [InlineData("Host=/var/run/postgresql", false)]
+    [InlineData("Host=@postgresql", false)]
+    [InlineData("Host=db, /var/run/postgresql", false)]
+    public void Who_asks_for_long_hears_of_a_dead_host_unless_it_is_this_one(string connection, bool keepsAlive) {
+        var settings = PostgresStore.SourceOf(connection)!.ConnectionStringBuilder;
+        Assert.Equal((keepsAlive, keepsAlive ? 30 : 0), (settings.TcpKeepAlive, settings.TcpKeepAliveTime));
+    }
+
+    [Fact]
     public async Task Of_several_hosts_the_one_that_is_no_standby_is_used_whichever_is_named_first() {
         PostgresCluster[] clusters = [new(), new()];
         string[] databases = [await clusters[0].NewDatabaseAsync(), await clusters[1].NewDatabaseAsync()];
