@@ -997,9 +997,11 @@ static class Sql {
         }
         var selects = Tables.Where(table => query.Kind is null || table.Holds(query.Kind)).Select(table => {
             string kind = table.HasMail ? $"'{(table.Holds(SesEvent.Bounce) ? SesEvent.Bounce : SesEvent.Complaint)}'" : "kind";
+            // Of a mail, which is most of a row, only when it was sent is read by anybody.
+            const string mail = "case when mail is not null then jsonb_build_object('timestamp', mail -> 'timestamp')::text end";
             return $"(select sort_key, {table.Time} as at, possible, "
                 + $"{string.Join(", ", Common.Select(text => text.Item1 + (text.Item1 == "tags" ? "::text" : "")))}, "
-                + $"{kind} as kind, {(table.HasMail ? "mail::text" : "null::text")} as mail from {table.Name} "
+                + $"{kind} as kind, {(table.HasMail ? mail : "null::text")} as mail from {table.Name} "
                 + $"where {conditions} order by sort_key desc limit $3)";
         });
         return ($"select * from ({string.Join(" union all ", selects)}) as newest order by sort_key desc limit $3", [.. parameters]);

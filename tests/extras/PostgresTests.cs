@@ -777,6 +777,26 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task A_page_of_events_holds_of_a_mail_only_when_it_was_sent() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await CommitAsync(app, Manual(Jane, app.Clock.GetUtcNow().AddYears(-1)));
+        foreach (string mail in (string[])["mail-1", "mail-2", "mail-3"])
+            Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([Jane], mail)))).Status);
+        await PostgresCluster.ExecuteAsync(database, """
+            update email_complaints set mail = to_jsonb(mail::text) where mail_id = 'mail-2';
+            update email_complaints set mail = null where mail_id = 'mail-3'
+            """);
+        var mails = await Store(app).EventsAsync(new(Address: Jane), TestContext.Current.CancellationToken)
+            .Select(each => (each.Feedback.MailId, each.Feedback.Mail)).OrderBy(each => each.MailId).ToListAsync(TestContext.Current.CancellationToken);
+        Assert.Equal(("mail-3", null), mails[2]);
+        Assert.Matches("""^\{"timestamp": "2026-[^"]+"\}$""", mails[0].Mail);
+        Assert.Equal("""{"timestamp": null}""", mails[1].Mail);
+        var row = Assert.Single((await app.GetAsync("/stats?by=prevented")).Json.GetProperty("rows").EnumerateArray());
+        Assert.Equal(1, row.GetProperty("complaints").GetInt64());
+    }
+
+    [Fact]
     public async Task What_each_receiver_counted_in_its_own_part_is_added_up() {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
