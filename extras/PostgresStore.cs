@@ -1073,7 +1073,8 @@ static class PostgresSchema {
         if (await RunAsync("select current_setting('server_encoding')") is not "UTF8")
             throw new Refusal("ConnectionStrings:Feedback: the database must be of encoding UTF8, for what SES says is");
         await RunAsync("select pg_advisory_xact_lock($1)", PostgresStore.P(Lock));
-        if (await RunAsync("select to_regclass('meta')::text") is not string) // else nobody who may make no table could ever start
+        // Somebody else may have a `meta` on the search path: ours lies beside its sisters. Where it is there, nobody need be allowed to make it.
+        if (await RunAsync("select count(distinct relnamespace) = 1 and count(*) = 2 from pg_class where oid in (to_regclass('meta'), to_regclass('totals'))") is false)
             await RunAsync("create table meta (name text primary key, value text not null)");
         string? version = (string?)await RunAsync("select value from meta where name = 'schema'");
         if (version is not null && int.Parse(version, CultureInfo.InvariantCulture) > PostgresStore.Schema)

@@ -1047,6 +1047,31 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Contains("permission denied", refusal.Message, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("id int")]
+    [InlineData("name text primary key, value text")]
+    public async Task A_table_of_somebody_else_that_is_called_as_one_of_ours_is_left_alone(string columns) {
+        string database = await cluster.NewDatabaseAsync(), name = database.Split('=')[^1];
+        await PostgresCluster.ExecuteAsync(database, $"""
+            create table meta ({columns}); grant all on meta to public; create role {name} login; create schema {name} authorization {name}
+            """);
+        for (int starts = 0; starts < 2; starts++) {
+            await using var app = await StartAsync(database.Replace("Username=postgres", "Username=" + name, StringComparison.Ordinal));
+            Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+        }
+        Assert.Equal([$"0 {name}"], await PostgresCluster.QueryAsync(database,
+            "select (select count(*) from public.meta), string_agg(schemaname, ' ') from pg_tables where tablename = 'entries'"));
+    }
+
+    [Fact]
+    public async Task Whose_name_is_a_schemas_too_uses_the_tables_that_are_there() {
+        var (database, name, connection) = await NewRoleAsync();
+        await PostgresCluster.ExecuteAsync(database, $"create schema {name} authorization {name}");
+        await using var app = await StartAsync(connection);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+        Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(*) from public.entries"));
+    }
+
     [Fact]
     public async Task A_server_is_reached_by_a_socket_in_the_file_system() {
         await using var own = new PostgresCluster { HasSocket = true };
