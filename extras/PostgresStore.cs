@@ -366,6 +366,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     public async IAsyncEnumerable<(string Address, Known Known)> SuppressionsAsync(string after,
         [EnumeratorCancellation] CancellationToken cancellation) {
+        after = after.Split('\0')[0]; // the same: no address here has U+0000, which PostgreSQL will not hear of
         for (int count = 100; ; count = Page) {
             var page = await ReadAsync(Sql.Suppressions, row => (row.GetString(0), PostgresBatch.KnownOf(row.GetString(1))),
                 [P(after), P(count)], patient: true, cancellation);

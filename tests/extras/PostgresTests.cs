@@ -269,6 +269,8 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(all.Order(StringComparer.Ordinal), all);
         Assert.Equal(all[1001..], await SuppressionsAsync(app, all[1000]));
         Assert.Empty(await SuppressionsAsync(app, all[^1]));
+        foreach (string none in (string[])["\0", "\0\uffff", all[1000] + "\0", all[1000] + "\0z"])
+            Assert.Equal(none[0] == 0 ? all : all[1001..], await SuppressionsAsync(app, none));
         Assert.NotEqual(empty, full);
         Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane)))).Status);
         Assert.Equal(full, await Store(app).SuppressionsVersionAsync());
