@@ -100,7 +100,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     static NpgsqlCommand SetUp(NpgsqlConnection connection) => new("""
         select pg_is_in_recovery(), (select count(set_config(name, setting, false)) from (values ('enable_seqscan', 'off'),
             ('plan_cache_mode', 'force_generic_plan'), ('idle_in_transaction_session_timeout', '3s'), ('client_min_messages', 'warning'))
-            as ours (name, setting) where name in (select name from pg_settings))
+            as ours (name, setting) where current_setting(name, true) is not null)
         """, connection);
     // A standby that lags knows less than was acknowledged, and the one host of a connection string may be one since a failover.
     static void RefuseStandby(object? isInRecovery) { if (isInRecovery is true) throw new NpgsqlException("PostgreSQL is a standby there"); }

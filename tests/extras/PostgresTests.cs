@@ -1049,6 +1049,19 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Contains("permission denied", refusal.Message, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public async Task A_role_that_may_not_read_the_servers_settings_is_enough() {
+        var (database, _, connection) = await NewRoleAsync();
+        await PostgresCluster.ExecuteAsync(database, "revoke all on pg_settings from public");
+        await using var app = await StartAsync(connection);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
+        await using var connected = await app.Services.GetRequiredService<NpgsqlDataSource>()
+            .OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using var command = new NpgsqlCommand(
+            "select current_setting('enable_seqscan') || current_setting('plan_cache_mode') || current_setting('client_min_messages')", connected);
+        Assert.Equal("offforce_generic_planwarning", await command.ExecuteScalarAsync(TestContext.Current.CancellationToken));
+    }
+
     [Theory]
     [InlineData("id int")]
     [InlineData("name text primary key, value text")]
