@@ -555,7 +555,7 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, byte[]? Line, (Guid Id
     /// <summary>In characters: each event of a message carries its `mail`.</summary>
     public long Length => (long)(Line?.Length ?? Entry.Message!.Message.Length) * Math.Max(1, Events.Length);
     public static PreparedEntry Of(Entry entry, bool keepsMessages = true) {
-        Feedback[] feedback = Clean([.. entry.Event.Feedback]);
+        Feedback[] feedback = Bounded(Clean([.. entry.Event.Feedback]));
         byte[]? line = keepsMessages || feedback.Length == 0 ? LineOf(entry) : null;
         // The same for every delivery of a message, whichever receiver it comes to, and whenever.
         byte[] name = entry.Message is { } message ? Encoding.UTF8.GetBytes($"{message.TopicArn}\n{message.MessageId}\n{message.Message}") : line!;
@@ -591,6 +591,10 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, byte[]? Line, (Guid Id
         if (Entry.Forget is { Known: { } kept } forget) update(Clean(forget.Alias), _ => kept);
     }
 
+    // SNS sends 256 KiB and SES names fifty recipients at most. More than both allow would take PostgreSQL longer than SNS waits, so what
+    // the mail says lies beside the first event alone, and in `entries`.
+    static Feedback[] Bounded(Feedback[] feedback) => feedback.Sum(each => each.Mail?.Length ?? 0L) <= 50 * (256L << 10) ? feedback
+        : [feedback[0], .. feedback.Skip(1).Select(each => each with { Mail = null, Tags = null, Subject = null })];
     // A text that many events share is cleaned once, and shared by them.
     static Feedback[] Clean(Feedback[] feedback) {
         var cleaned = feedback.Length < 2 ? null : new Dictionary<string, string>(ReferenceEqualityComparer.Instance);

@@ -603,6 +603,24 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task A_giant_is_kept_at_once_with_its_mail_beside_the_first_of_its_events() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        async Task PostAsync(string mail, string subject) {
+            string[] all = [.. Enumerable.Range(0, 50).Select(number => $"{mail}{number}@example.com")];
+            Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce(all, mail).Replace("Your offers", subject, StringComparison.Ordinal)))).Status);
+            foreach (string address in (string[])[all[0], all[^1]]) Assert.Equal(200, await app.StatusAsync("/suppressed/" + address));
+        }
+        await PostAsync("large", new('x', 230_000)); // as SNS may send it
+        byte[] random = new byte[475_000];
+        Random.Shared.NextBytes(random);
+        await PostAsync("vast", Convert.ToHexStringLower(random));
+        Assert.Equal(["large 50 50 50", "vast 50 1 1"], await PostgresCluster.QueryAsync(database,
+            "select mail_id, count(*), count(mail), count(subject) from email_bounces group by 1 order by 1"));
+        Assert.Equal(["2 0"], await PostgresCluster.QueryAsync(database, "select count(entry), (select count(*) from unread) from entries"));
+    }
+
+    [Fact]
     public async Task When_too_much_waits_that_is_said_and_nothing_of_what_waits_is_lost() {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
