@@ -1105,6 +1105,20 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(["1"], await PostgresCluster.QueryAsync(database, "select count(*) from public.entries"));
     }
 
+    [Theory]
+    [InlineData("")]
+    [InlineData("127.0.0.1:1,")] // nobody is there
+    public async Task When_all_connections_are_in_use_none_of_them_is_thrown_away(string other) {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database.Replace("127.0.0.1;Port=", other + "127.0.0.1:", StringComparison.Ordinal)
+            + ";Timeout=1;Maximum Pool Size=14");
+        await WhileOneWaitsAsync(database, "lock table unread", () => Task.WhenAll(Enumerable.Range(0, 20).Select(_ => app.StatusAsync("/status"))),
+            "select pg_sleep(1.5)", commits: false, count: 14);
+        Assert.Contains("cannot be used", app.Log.Text, StringComparison.Ordinal);
+        Assert.Equal(["14"], await PostgresCluster.QueryAsync(database,
+            "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'FeedbackReceiver'"));
+    }
+
     [Fact]
     public async Task A_server_is_reached_by_a_socket_in_the_file_system() {
         await using var own = new PostgresCluster { HasSocket = true };
