@@ -187,15 +187,16 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     };
     // FATAL ends a connection: a restart, a failover, idle_session_timeout. The others say that this one is of no use any more: to what
     // is a standby since a failover, or through a pooler that let go of what was prepared.
-    static bool IsLost(Exception e) => e is NpgsqlException and (not PostgresException
+    static bool IsLost(Exception e) => !IsExhausted(e) && e is NpgsqlException and (not PostgresException
         or PostgresException { InvariantSeverity: "FATAL" or "PANIC" }
         or PostgresException { SqlState: PostgresErrorCodes.ReadOnlySqlTransaction or PostgresErrorCodes.InvalidSqlStatementName or ['0', ..] });
-    // Says nothing against those that are in use. Npgsql has no code for it, and of several hosts tells it within.
+    // Says nothing against those that are in use. Npgsql has no code for it, and of several hosts tells it within. (When it is the server
+    // that has no more, 53300, Npgsql itself empties the pool.)
     static bool IsExhausted(Exception e) => $"{e.Message} {e.InnerException?.Message}".Contains("pool has been exhausted", Ordinal);
     // A lost connection is tried again at once, on a new one: after a restart of the server every idle one is dead. Whether COMMIT came
     // through does not matter, since ids tell. A server that says nothing is not waited for again.
     bool IsWorthAnother(Exception e, bool last) {
-        if (IsLost(e) && !IsExhausted(e)) source.Clear();
+        if (IsLost(e)) source.Clear();
         return !last && (IsConflict(e) || IsLost(e)) && (e.InnerException ?? e) is not TimeoutException;
     }
     // The entry's fault: data exceptions, limits of a row, and what the driver will not send. The server's: what else comes from there,
