@@ -52,7 +52,7 @@ sealed class HookOptions : IValidatableObject {
 sealed class Hook : BackgroundService {
     const int Batch = 64;
     static readonly TimeSpan Poll = TimeSpan.FromSeconds(1), Soon = TimeSpan.FromSeconds(1), ShortestPause = TimeSpan.FromSeconds(1),
-        LongestPause = TimeSpan.FromHours(1), Late = TimeSpan.FromMinutes(10);
+        LongestPause = TimeSpan.FromHours(1), StorePause = TimeSpan.FromSeconds(10), Late = TimeSpan.FromMinutes(10);
     readonly HttpClient _http = new(new SocketsHttpHandler {
         AllowAutoRedirect = false, UseCookies = false, MaxResponseDrainSize = 64 << 10, PooledConnectionLifetime = TimeSpan.FromMinutes(5),
     }) { Timeout = TimeSpan.FromSeconds(10) };
@@ -88,8 +88,9 @@ sealed class Hook : BackgroundService {
             } catch (Exception e) { // of any kind, for whatever escapes here would end the process
                 if (stoppingToken.IsCancellationRequested) return;
                 _refused = true;
-                pause = _pause * (0.5 + Random.Shared.NextDouble() / 2); // so that what failed together does not come back together
-                _pause = _pause * 2 < LongestPause ? _pause * 2 : LongestPause;
+                bool isStore = e is Unavailable; // which says nothing of the endpoint
+                pause = (isStore ? StorePause : _pause) * (0.5 + Random.Shared.NextDouble() / 2); // so that what failed together does not come back together
+                if (!isStore) _pause = _pause * 2 < LongestPause ? _pause * 2 : LongestPause;
                 _deliveries.Add(1, new KeyValuePair<string, object?>("outcome", "failed"));
                 _logger.Untold(Math.Round(pause.TotalSeconds, 1), e is Untold ? e.Message : e.GetType().Name);
             }

@@ -76,6 +76,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             if (!settings.ShouldSerialize("Write Buffer Size")) settings.WriteBufferSize = 32 << 10;
             settings.ApplicationName ??= "FeedbackReceiver";
             settings.TargetSessionAttributes = null; // see Build
+            settings.ClientEncoding = null; // or one receiver would spell an address otherwise than the next
             return builder.UsePhysicalConnectionInitializer(
                 connection => { using var setUp = SetUp(connection); RefuseStandby(setUp.ExecuteScalar()); },
                 async connection => { await using var setUp = SetUp(connection); RefuseStandby(await setUp.ExecuteScalarAsync()); });

@@ -266,6 +266,24 @@ public sealed partial class HookTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task While_the_store_cannot_be_read_the_pause_stays_short() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database, .. Settings(endpoint.Url)]);
+        await PostgresCluster.ExecuteAsync(database, "alter table changes rename to away");
+        double[] pauses = [];
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(10));
+            pauses = [.. Pause().Matches(app.Log.Text).Select(match => double.Parse(match.Groups[1].Value, CultureInfo.InvariantCulture))];
+            return pauses.Length >= 6;
+        });
+        Assert.All(pauses, pause => Assert.InRange(pause, 5, 10));
+        await PostgresCluster.ExecuteAsync(database, "alter table away rename to changes");
+        await BounceAsync(app, "jane");
+        await ToldAsync(app, endpoint, 1);
+    }
+
+    [Fact]
     public async Task The_same_change_at_another_time_has_another_id() {
         await using var endpoint = await Endpoint.StartAsync();
         await using var app = await StartAsync(endpoint);

@@ -1121,6 +1121,15 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task Whatever_encoding_a_receiver_is_told_to_speak_an_address_is_the_same_to_all() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var one = await StartAsync(database + ";Client Encoding=LATIN1");
+        await using var two = await StartAsync(database);
+        Assert.Equal(200, (await one.PostAsync(one.Sns.Bounce("jos\u00e9@example.com"))).Status);
+        Assert.Equal(200, await two.StatusAsync("/suppressed/jos%C3%A9@example.com"));
+    }
+
+    [Fact]
     public async Task A_server_is_reached_by_a_socket_in_the_file_system() {
         await using var own = new PostgresCluster { HasSocket = true };
         string database = await own.NewDatabaseAsync();
