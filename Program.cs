@@ -602,7 +602,7 @@ sealed record EventQuery(string? Kind = null, string? Address = null, DateTimeOf
     /// <summary>The bounds of the sort keys that can match: inclusive, and exclusive.</summary>
     public Guid Lowest => Since is { } since ? At(since) : Guid.Empty;
     public Guid Highest => Until is { } until && At(until.AddMilliseconds(1)) is var end && !(end > Before) ? end : Before ?? Guid.AllBitsSet;
-    static Guid At(DateTimeOffset time) => Feedback.SortKeyOf(time.ToUnixTimeMilliseconds(), stackalloc byte[10]);
+    public static Guid At(DateTimeOffset time) => Feedback.SortKeyOf(time.ToUnixTimeMilliseconds(), stackalloc byte[10]);
 }
 
 /// <summary>What a message says. Unread: why nothing could be read. Validates: SES or SNS only says that the topic works.</summary>

@@ -556,7 +556,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 /// line holds everything unharmed; null when messages are not kept, and this is one that has events.</summary>
 sealed partial record PreparedEntry(Entry Entry, Guid Id, byte[]? Line, (Guid Id, Feedback Feedback)[] Events,
     string? Unread, int Simplified = 0) {
-    /// <summary>In characters: each event of a message carries its `mail`.</summary>
+    /// <summary>Nearly, in bytes of the line or characters of the message: each event of a message carries its `mail`.</summary>
     public long Length => (long)(Line?.Length ?? Entry.Message!.Message.Length) * Math.Max(1, Events.Length);
     public static PreparedEntry Of(Entry entry, bool keepsMessages = true) {
         Feedback[] feedback = Bounded(Clean([.. entry.Event.Feedback]));
@@ -1263,10 +1263,10 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
     }
     string IsHeardOf => Sql.IsHeardOf(Sql.HeardSince(options.Value.SoftBounceLimit));
     // By hand nobody can have been suppressed before `from`.
-    static NpgsqlParameter[] HeardOf(PreparedEntry prepared, string address, DateTimeOffset from) => [KeyOf(prepared.Entry.At),
-        PostgresStore.P(PreparedEntry.Clean(address)), KeyOf(from > prepared.Entry.At ? from : prepared.Entry.At),
+    static NpgsqlParameter[] HeardOf(PreparedEntry prepared, string address, DateTimeOffset from) => [P(prepared.Entry.At),
+        PostgresStore.P(PreparedEntry.Clean(address)), P(from > prepared.Entry.At ? from : prepared.Entry.At),
         PostgresStore.P($"\"suppress\":{{\"address\":\"{JsonEncodedText.Encode(PreparedEntry.Clean(address), Receiver.Relaxed)}\"")];
-    static NpgsqlParameter<Guid> KeyOf(DateTimeOffset time) => PostgresStore.P(Feedback.SortKeyOf(time.ToUnixTimeMilliseconds(), new byte[10]));
+    static NpgsqlParameter<Guid> P(DateTimeOffset time) => PostgresStore.P(EventQuery.At(time));
 
     async Task<bool> IsOvertakenAsync(NpgsqlConnection connection, PreparedEntry prepared, byte[]? key, DateTimeOffset from) {
         Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read, params NpgsqlParameter[] parameters) =>
@@ -1274,10 +1274,10 @@ sealed class JournalCopy(PostgresStore store, NpgsqlDataSource source, IOptions<
         if (prepared.Entry.Forget is not null) // nobody is forgotten under a key that another copy has brought
             _keyIsAnother = await ReadAsync(Sql.IsForgetKey, row => row.GetBoolean(0), PostgresStore.P(Convert.ToHexStringLower(key!))) is not [true];
         if (_keyIsAnother || prepared.Entry.Forget is { Known.Suppressed: true }) return _keyIsAnother;
-        string alias = prepared.Entry.Lift is { } lift ? store.Alias(PreparedEntry.Clean(lift.Address)) : prepared.Entry.Forget!.Alias;
-        bool heardOf = prepared.Entry.Lift is not null
-            ? await ReadAsync(IsHeardOf, row => row.GetBoolean(0), HeardOf(prepared, prepared.Entry.Lift.Address, from)) is [true]
-            : (await ReadAsync(Sql.HeardSince(options.Value.SoftBounceLimit), row => row.GetString(0), KeyOf(prepared.Entry.At)))
+        string? address = prepared.Entry.Lift?.Address;
+        string alias = address is null ? prepared.Entry.Forget!.Alias : store.Alias(PreparedEntry.Clean(address));
+        bool heardOf = address is not null ? await ReadAsync(IsHeardOf, row => row.GetBoolean(0), HeardOf(prepared, address, from)) is [true]
+            : (await ReadAsync(Sql.HeardSince(options.Value.SoftBounceLimit), row => row.GetString(0), P(prepared.Entry.At)))
                 .Exists(each => store.Alias(each) == alias);
         var there = await ReadAsync("select known::text from suppressions where email = $1 and reason is not null",
             row => PostgresBatch.JsonOf(PostgresBatch.KnownOf(row.GetString(0))), PostgresStore.P(alias));

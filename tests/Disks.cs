@@ -130,6 +130,10 @@ static class Lines {
     public static string Alias(byte[] key, string address) =>
         "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
 
+    /// <summary>The line of somebody who was forgotten while suppressed.</summary>
+    public static string Forget(string alias) =>
+        $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"bounce","Since":"2026-11-24T08:00:00+00:00"} } }""";
+
     static string Quoted(string text) => JsonSerializer.Serialize(text);
 
     public static string SegmentIn(string folder) => Journal.PathOf(Path.Combine(folder, "journal"), 1);

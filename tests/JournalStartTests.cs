@@ -74,9 +74,7 @@ public sealed class JournalStartTests {
     public async Task Without_the_key_of_those_who_were_forgotten_no_look_up_says_that_somebody_is_not_suppressed(int? length) {
         byte[] key = [.. Enumerable.Repeat((byte)7, 32)];
         string alias = Lines.Alias(key, "jane@example.com");
-        string folder = Lines.FolderOf([
-            $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"bounce","Since":"2026-11-24T08:00:00+00:00"} } }""",
-        ]), path = Path.Combine(folder, "journal", "forget.key");
+        string folder = Lines.FolderOf([Lines.Forget(alias)]), path = Path.Combine(folder, "journal", "forget.key");
         File.WriteAllBytes(path, key);
         await using (var app = await ReceiverApp.StartAsync(folder: folder)) {
             Assert.Equal(200, await app.StatusAsync("/suppressed/jane@example.com"));

@@ -235,9 +235,7 @@ public sealed class StoreTests {
     [Fact]
     public async Task Rebuild_without_the_key_of_those_who_were_forgotten_is_refused() {
         string alias = Lines.Alias([.. Enumerable.Repeat((byte)7, 32)], "jane@example.com");
-        string folder = Lines.FolderOf([
-            $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"bounce","Since":"2026-11-24T08:00:00+00:00"} } }""",
-        ]);
+        string folder = Lines.FolderOf([Lines.Forget(alias)]);
         Assert.Equal(1, await Receiver.RunAsync(["rebuild", .. Args(folder)]).WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken));
     }
 

@@ -433,9 +433,7 @@ public sealed class StatusTests {
     [Fact]
     public async Task That_no_look_up_can_be_answered_is_an_error() {
         string alias = Lines.Alias([.. Enumerable.Repeat((byte)7, 32)], "jane@example.com"); // of whom no key is there
-        string folder = Lines.FolderOf([
-            $$$"""{"at":"2026-11-24T08:00:00+00:00","forget":{"alias":"{{{alias}}}","known":{"Reason":"bounce","Since":"2026-11-24T08:00:00+00:00"} } }""",
-        ]);
+        string folder = Lines.FolderOf([Lines.Forget(alias)]);
         await using var app = await ReceiverApp.StartAsync(folder: folder);
         Assert.Contains("error lookups-unavailable", await FindingsAsync(app));
     }
