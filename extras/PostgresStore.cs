@@ -218,6 +218,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
 
     async Task WriteAsync(IReadOnlyList<PreparedEntry> entries, Func<NpgsqlConnection, Task<bool>>? unless) {
+        if (unless is null && await WasGuessedAsync(entries)) return;
         await using var connection = await source.OpenConnectionAsync();
         var batch = await BeginAsync(connection, entries, options.Value.SoftBounceLimit, batch => batch.Insert());
         if (unless is not null && batch.HasNew && await unless(connection)) {
@@ -228,13 +229,33 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         await CommitAsync(connection, batch.Update(_shard, _keepsChanges, _seen));
         batch.Remember(_seen);
     }
-    // BEGIN and COMMIT travel with the others, so that a transaction takes two round trips, however many entries it has.
+    // Mostly all of it is new, and so are the addresses. So that is guessed, and what follows from it is sent along: one round trip, however
+    // many entries there are. Where it was guessed wrong PostgreSQL keeps nothing, and it is asked, now and for the next hundred times: a
+    // topic on which everything comes twice, as with both SES formats, goes on so.
+    async Task<bool> WasGuessedAsync(IReadOnlyList<PreparedEntry> entries) {
+        if (Interlocked.Decrement(ref _asks) >= 0) return false;
+        byte[] key = _forgetKey;
+        var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, address => Alias(key, address));
+        try {
+            await using var connection = await source.OpenConnectionAsync();
+            await CommitAsync(connection, [Begin(), .. batch.Guess(key), .. batch.Update(_shard, _keepsChanges, _seen)]);
+        } catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.DivisionByZero) {
+            Volatile.Write(ref _asks, 100);
+            return false;
+        }
+        Volatile.Write(ref _asks, 0);
+        batch.Remember(_seen);
+        return true;
+    }
+    int _asks; // so many more transactions are not guessed
+    static NpgsqlBatchCommand Begin() => new("begin isolation level read committed");
+    // What is asked takes two round trips: the first tells what was new. BEGIN and COMMIT travel with the others.
     async Task<PostgresBatch> BeginAsync(NpgsqlConnection connection, IReadOnlyList<PreparedEntry> entries, int softBounceLimit,
         Func<PostgresBatch, IEnumerable<NpgsqlBatchCommand>> first) {
         byte[] key = _forgetKey;
         var batch = new PostgresBatch(entries, softBounceLimit, address => Alias(key, address));
         await using var commands = new NpgsqlBatch(connection);
-        commands.BatchCommands.Add(new("begin isolation level read committed"));
+        commands.BatchCommands.Add(Begin());
         foreach (var command in first(batch)) commands.BatchCommands.Add(command);
         await using var reader = await commands.ExecuteReaderAsync();
         await batch.ReadInsertedAsync(reader);
@@ -662,7 +683,7 @@ sealed class PostgresBatch {
     readonly SortedDictionary<string, TopicState> _topics = new(StringComparer.Ordinal);
     readonly Dictionary<string, DateTimeOffset> _toRemember = [];
     readonly int _softBounceLimit;
-    int _returning;
+    bool _returns;
 
     /// <summary>The key under which forgotten people are known, as it was read with the rows; null when no row was needed.</summary>
     public string? ForgetKey { get; private set; }
@@ -697,37 +718,62 @@ sealed class PostgresBatch {
 
     /// <summary>Entries and events, each told back if it was new, and the rows of the addresses, locked.</summary>
     public IEnumerable<NpgsqlBatchCommand> Insert() {
+        _returns = true;
+        var (inserts, parameters) = Inserts();
+        return [Command(Sql.InsertAndTell(inserts), [.. parameters]), .. Lock()];
+    }
+    /// <summary>The same, guessed to be all new, and judged so. It fails, dividing by zero, when something was there, or when an address is
+    /// known under a hash, which is looked for once its row is held.</summary>
+    public IEnumerable<NpgsqlBatchCommand> Guess(byte[] forgetKey) {
+        var (inserts, parameters) = Inserts();
+        foreach (var entry in _entries) _inserted.Add(entry.Id);
+        foreach (var id in _events.Keys) _inserted.Add(id);
+        foreach (string address in _aliases.Keys) {
+            _made.Add(address);
+            _known[address] = Known.Nothing;
+        }
+        Judge();
+        if (_aliases.Count > 0) {
+            inserts.Add(Sql.MakeSuppressions(parameters.Count));
+            parameters.AddRange(ColumnsOf([.. _aliases.Keys], _guessed));
+        }
+        parameters.Add(P((long)_entries.Count + _events.Count + _aliases.Count));
+        List<NpgsqlBatchCommand> commands = [Command(Sql.InsertOrFail(inserts, parameters.Count), [.. parameters])];
+        if (_aliases.Count > 0)
+            commands.Add(Command(Sql.FailIfForgotten, P<string[]>([.. _aliases.Values]), P(Convert.ToHexStringLower(forgetKey))));
+        return commands;
+    }
+    // In the order in which everybody inserts, table by table and by key.
+    (List<(string Table, string Sql)> Inserts, List<NpgsqlParameter> Parameters) Inserts() {
         var entries = _entries.OrderBy(each => each.Id).ToList();
-        _returning = 1;
-        yield return Command(Sql.InsertEntries, P(entries.ConvertAll(each => each.Id).ToArray()),
-            P(entries.ConvertAll(each => each.Entry.At.UtcDateTime).ToArray()), Utf8([.. entries.Select(each => each.Line)]));
+        List<(string, string)> inserts = [Sql.InsertEntries];
+        List<NpgsqlParameter> parameters = [P(entries.ConvertAll(each => each.Id).ToArray()),
+            P(entries.ConvertAll(each => each.Entry.At.UtcDateTime).ToArray()), Utf8([.. entries.Select(each => each.Line)])];
         foreach (var table in Sql.Tables) {
             (Guid Id, Feedback Feedback)[] events = [.. _events.Where(each => table.Holds(each.Value.Kind))
                 .Select(each => (each.Key, each.Value)).OrderBy(each => each.Key)];
             if (events.Length == 0) continue;
-            _returning++;
-            yield return Command(table.Insert, [P(Array.ConvertAll(events, each => each.Id)),
+            inserts.Add(table.Insert(parameters.Count));
+            parameters.AddRange([P(Array.ConvertAll(events, each => each.Id)),
                 P(Array.ConvertAll(events, each => each.Feedback.SortKey)),
                 P(Array.ConvertAll(events, each => each.Feedback.At.UtcDateTime)),
                 P(Array.ConvertAll(events, each => each.Feedback.Possible)),
                 .. table.Texts.Select(text => P(Array.ConvertAll(events, each => text.Of(each.Feedback))))]);
         }
-        foreach (var command in Lock()) yield return command;
+        return (inserts, parameters);
     }
     /// <summary>A row for each address, and then all of them locked, in the order of their keys: with the aliases under which a
     /// forgotten person is known. A row that is made holds a guess, that the address is new, and its events too; so it mostly is
     /// written once.</summary>
     public IEnumerable<NpgsqlBatchCommand> Lock() {
         if (_aliases.Count == 0) yield break;
-        yield return Suppressions(Sql.MakeSuppressions, [.. _aliases.Keys], _guessed);
+        yield return Command(Sql.MakeSuppressions(0).Sql + " returning email", ColumnsOf([.. _aliases.Keys], _guessed));
         yield return Command(Sql.Lock, P<string[]>([.. _aliases.Keys.Concat(_aliases.Values).Order(StringComparer.Ordinal)]));
     }
 
     public async Task ReadInsertedAsync(NpgsqlDataReader reader) {
-        for (; _returning > 0; _returning--) {
-            while (await reader.ReadAsync()) _inserted.Add(reader.GetGuid(0));
-            await reader.NextResultAsync();
-        }
+        while (_returns && await reader.ReadAsync()) _inserted.Add(reader.GetGuid(0));
+        if (_returns) await reader.NextResultAsync();
         if (_aliases.Count == 0) return;
         while (await reader.ReadAsync()) _made.Add(reader.GetString(0));
         await reader.NextResultAsync();
@@ -807,7 +853,7 @@ sealed class PostgresBatch {
         foreach (var table in Sql.Tables)
             if (_unwanted.FindAll(id => table.Holds(_events[id].Kind)) is { Count: > 0 } unwanted)
                 yield return Command($"delete from {table.Name} where id = any($1)", P(unwanted.ToArray()));
-        if (_changed.Count > 0) yield return Suppressions(Sql.UpdateSuppressions, [.. _changed], _known);
+        if (_changed.Count > 0) yield return Command(Sql.UpdateSuppressions, ColumnsOf([.. _changed], _known));
         if (_empty.Count > 0) yield return Command("delete from suppressions where email = any($1)", P<string[]>([.. _empty]));
         (string Table, SortedDictionary<string, long> Counts)[] counters = [("daily", _daily), ("hourly", _hourly), ("totals", _totals)];
         foreach (var (table, counts) in counters)
@@ -829,10 +875,11 @@ sealed class PostgresBatch {
                     P(address), Text(before.Reason), Text(after.Reason), P(at.UtcDateTime), Text(after.Event));
     }
 
-    static NpgsqlBatchCommand Suppressions(string sql, string[] addresses, Dictionary<string, Known> known) => Command(sql, P(addresses),
+    // Of `suppressions`.
+    static NpgsqlParameter[] ColumnsOf(string[] addresses, Dictionary<string, Known> known) => [P(addresses),
         P(Array.ConvertAll(addresses, address => known[address].Reason)),
         P(Array.ConvertAll(addresses, address => known[address].Suppressed ? known[address].Since.UtcDateTime : (DateTime?)null)),
-        P(Array.ConvertAll(addresses, address => JsonOf(known[address]))));
+        P(Array.ConvertAll(addresses, address => JsonOf(known[address])))];
 
     bool IsDue(TopicState topic, ConcurrentDictionary<string, DateTimeOffset> seen) {
         bool due = false;
@@ -876,7 +923,7 @@ sealed class PostgresBatch {
             SoftBounces = null,
         };
         yield return Command("delete from suppressions where email = $1", P(address));
-        if (_known[alias] != Known.Nothing || byHash is not null) yield return Suppressions(Sql.UpdateSuppressions, [alias], _known);
+        if (_known[alias] != Known.Nothing || byHash is not null) yield return Command(Sql.UpdateSuppressions, ColumnsOf([alias], _known));
         long twice = byHash is { Suppressed: true } && byName is { Suppressed: true } ? 1 : 0;
         yield return Command(Sql.Add("totals"), P<string[]>(["suppressed", "version"]), P<long[]>([-twice, 1]), P((short)0));
         yield return Command("delete from changes where address = $1", P(address));
@@ -885,14 +932,15 @@ sealed class PostgresBatch {
 
 /// <summary>The tables of events, and what is asked of PostgreSQL.</summary>
 static class Sql {
-    /// <summary>A table of events: what it calls the time, and its columns of text.</summary>
+    /// <summary>A table of events: what it calls the time, and its columns of text. Insert numbers its parameters after so many others.</summary>
     public sealed record Table(string Name, string Time, Func<string, bool> Holds, (string Column, Func<Feedback, string?> Of)[] Texts) {
-        public string Insert { get; } = $"""
+        public (string Table, string Sql) Insert(int before) => (Name, $"""
             insert into {Name} (id, sort_key, {Time}, possible, {string.Join(", ", Texts.Select(text => text.Column))})
             select id, sort_key, at, possible, {string.Join(", ", Texts.Select(text => text.Column + (text.Column is "mail" or "tags" ? "::jsonb" : "")))}
-            from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::bool[], {string.Join(", ", Texts.Select((_, i) => $"${i + 5}::text[]"))})
-            as each (id, sort_key, at, possible, {string.Join(", ", Texts.Select(text => text.Column))}) on conflict (id) do nothing returning id
-            """;
+            from unnest(${before + 1}::uuid[], ${before + 2}::uuid[], ${before + 3}::timestamptz[], ${before + 4}::bool[],
+                {string.Join(", ", Texts.Select((_, i) => $"${before + i + 5}::text[]"))})
+            as each (id, sort_key, at, possible, {string.Join(", ", Texts.Select(text => text.Column))}) on conflict (id) do nothing
+            """);
         public bool HasMail => Texts[^1].Column == "mail";
     }
 
@@ -919,8 +967,27 @@ static class Sql {
     public static bool IsJson(string column) => column is "entry" or "message" or "tags" or "mail";
 
     const string ForgetKey = "select null as email, value as known from meta where name = 'forget_key' union all\n";
-    public const string InsertEntries = """
-        insert into entries (id, at, entry) select * from unnest($1::uuid[], $2::timestamptz[], $3::text[]) on conflict (id) do nothing returning id
+    public static readonly (string Table, string Sql) InsertEntries = ("entries", """
+        insert into entries (id, at, entry) select * from unnest($1::uuid[], $2::timestamptz[], $3::text[]) on conflict (id) do nothing
+        """);
+    public static (string Table, string Sql) MakeSuppressions(int before) => ("suppressions", InsertSuppressions(before) + " nothing");
+    public static readonly string UpdateSuppressions =
+        InsertSuppressions(0) + " update set reason = excluded.reason, since = excluded.since, known = excluded.known";
+    static string InsertSuppressions(int before) => $"""
+        insert into suppressions (email, reason, since, known) select email, reason, since, known::jsonb
+        from unnest(${before + 1}::text[], ${before + 2}::text[], ${before + 3}::timestamptz[], ${before + 4}::text[]) as each (email, reason, since, known)
+        on conflict (email) do
+        """;
+    /// <summary>Several inserts in one statement, which come one after another, and the ids of what was new.</summary>
+    public static string InsertAndTell(List<(string Table, string Sql)> inserts) => Together(inserts, "id", "id");
+    /// <summary>The same, which divides by zero unless as many rows were new as the last parameter says.</summary>
+    public static string InsertOrFail(List<(string Table, string Sql)> inserts, int last) =>
+        Together(inserts, "true as made", $"1 / (count(*) = ${last})::int");
+    static string Together(List<(string Table, string Sql)> inserts, string returning, string told) =>
+        $"with {string.Join(", ", inserts.Select(each => $"new_{each.Table} as ({each.Sql} returning {returning})"))} "
+        + $"select {told} from ({string.Join(" union all ", inserts.Select(each => "select * from new_" + each.Table))}) as new";
+    public const string FailIfForgotten = """
+        select 1 / (exists (select from meta where name = 'forget_key' and value = $2) and not exists (select from suppressions where email = any($1)))::int
         """,
         // One probe of the index for each address, whatever the planner believes of a table that was empty a minute ago; in the
         // order of the array.
@@ -928,12 +995,7 @@ static class Sql {
         select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email limit 1) as found
         """, Lock = ForgetKey + """
         select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email for update) as found
-        """, InsertSuppressions = """
-        insert into suppressions (email, reason, since, known) select email, reason, since, known::jsonb
-        from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as each (email, reason, since, known)
-        on conflict (email) do
-        """, MakeSuppressions = InsertSuppressions + " nothing returning email",
-        UpdateSuppressions = InsertSuppressions + " update set reason = excluded.reason, since = excluded.since, known = excluded.known",
+        """,
         // A failover or a backup that was put back may bring a number again under which something else was told; but not its server's start
         // and the ids of its database and its table.
         Version = """

@@ -470,7 +470,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [InlineData("suppressions", false)]
     [InlineData("daily", true)]
     [InlineData("hourly", false)]
-    public async Task Whoever_waits_for_the_first_row_of_a_table_holds_none_of_the_others(string table, bool new_) {
+    public async Task Whoever_waits_for_the_first_row_of_a_table_holds_none_of_the_others_and_of_no_later_table(string table, bool new_) {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);
         string[] bodies = [.. Enumerable.Range(0, 12).Select(number =>
@@ -478,8 +478,10 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         foreach (string body in bodies.Reverse()) Assert.Equal(200, (await app.PostAsync(body)).Status);
         var entries = await EntriesAsync(database, "id desc");
         string key = table switch { "suppressions" => "email", "daily" or "hourly" => "key", _ => "id" };
+        string[] later = [.. ((string[])["entries", "email_bounces", "suppressions"]).SkipWhile(each => each != table).Skip(1)];
         await PostgresCluster.ExecuteAsync(database, $"""
             create table saved as select * from {table};
+            {string.Concat(later.Select(each => $"create table saved_{each} as select * from {each}; delete from {each};"))}
             delete from entries; delete from email_bounces; delete from email_complaints; {(new_ ? $"delete from {table}" : "")}
             """);
         string first = $"(select {key} from saved order by {key} limit 1)";
@@ -487,7 +489,8 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await WhileOneWaitsAsync(database,
             new_ ? $"insert into {table} select * from saved where {key} = {first}" : $"select from {table} where {key} = {first} for update",
             async () => Assert.Equal(Commit.Kept, await app.Services.GetRequiredService<PostgresStore>().KeepAsync(entries)),
-            new_ ? $"insert into {table} select * from saved where {key} <> {first}" : $"select from {table} for update", commits: false);
+            (new_ ? $"insert into {table} select * from saved where {key} <> {first}" : $"select from {table} for update")
+                + string.Concat(later.Select(each => $"; insert into {each} select * from saved_{each}")), commits: false);
     }
 
     [Fact]
@@ -504,6 +507,32 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal("complaint", (await app.GetAsync("/suppressed/" + Jane)).Json.GetProperty("reason").GetString());
         Assert.Equal([alias + " complaint"], await PostgresCluster.QueryAsync(database, "select email, reason from suppressions"));
         Assert.DoesNotContain("cannot be used", app.Log.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_is_new_is_kept_in_one_round_trip_and_after_what_was_not_it_is_asked_a_hundred_times_before() {
+        string database = await cluster.NewDatabaseAsync(), name = new NpgsqlConnectionStringBuilder(database).Database!;
+        await using var app = await StartAsync(database);
+        int trips = 0;
+        using var listener = new ActivityListener {
+            ShouldListenTo = source => source.Name == "Npgsql",
+            Sample = (ref ActivityCreationOptions<ActivityContext> _) => ActivitySamplingResult.AllData,
+            ActivityStopped = trip => trips += trip.TagObjects.Any(tag => name.Equals(tag.Value)) ? 1 : 0,
+        };
+        await app.PostAsync(app.Sns.Bounce(Joe)); // connects
+        ActivitySource.AddActivityListener(listener);
+        async Task<int> TripsOfAsync(string message) {
+            trips = 0;
+            Assert.Equal(200, (await app.PostAsync(message)).Status);
+            return trips;
+        }
+        string bounce = app.Sns.Bounce(Jane, "mail-2");
+
+        Assert.Equal(1, await TripsOfAsync(bounce));
+        Assert.Equal(3, await TripsOfAsync(bounce));
+        for (int i = 0; i < 100; i++) Assert.Equal(2, await TripsOfAsync(app.Sns.Bounce($"a{i}@example.com", $"mail-a{i}")));
+        Assert.Equal(1, await TripsOfAsync(app.Sns.Bounce("b@example.com", "mail-b")));
+        Assert.Equal(["103"], await PostgresCluster.QueryAsync(database, "select sum(n) from daily"));
     }
 
     [Fact]
@@ -1581,6 +1610,21 @@ public sealed class JournalCopyTests(PostgresCluster cluster) {
 
         Assert.Equal((0, since is not null), (code, output.Contains("1 addresses that the journal lifted", StringComparison.Ordinal)));
         Assert.Equal(since is null ? 404 : 200, await app.StatusAsync("/suppressed/" + Jane));
+    }
+
+    [Fact]
+    public async Task Whom_the_journal_forgot_as_lifted_is_asked_about_though_nothing_of_the_journal_is_there_yet() {
+        string database = await cluster.NewDatabaseAsync(), folder = Lines.FolderOf($$$"""
+            {"at":"2026-11-24T08:10:00+00:00","forget":{"alias":"{{{Lines.Alias(new byte[32], Jane)}}}","known":{"LiftedAt":"2026-11-24T08:09:00+00:00"} } }
+            """ + "\n");
+        File.WriteAllBytes(Path.Combine(folder, "journal", "forget.key"), new byte[32]);
+        await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database]);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane, at: "2026-11-24T08:30:00Z"))).Status);
+
+        var (code, output) = await CopyAsync(folder, database);
+
+        Assert.True(code == 0 && output.Contains("1 addresses that the journal lifted", StringComparison.Ordinal), output);
+        Assert.Equal([Jane], await PostgresCluster.QueryAsync(database, "select email from suppressions"));
     }
 
     [Theory]
