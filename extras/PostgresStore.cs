@@ -233,17 +233,19 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     // many entries there are. Where it was guessed wrong PostgreSQL keeps nothing, and it is asked, now and for the next hundred times: a
     // topic on which everything comes twice, as with both SES formats, goes on so.
     async Task<bool> WasGuessedAsync(IReadOnlyList<PreparedEntry> entries) {
-        if (Interlocked.Decrement(ref _asks) >= 0) return false;
+        if (_asks > 0) {
+            _asks--;
+            return false;
+        }
         byte[] key = _forgetKey;
         var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, address => Alias(key, address));
         try {
             await using var connection = await source.OpenConnectionAsync();
             await CommitAsync(connection, [Begin(), .. batch.Guess(key), .. batch.Update(_shard, _keepsChanges, _seen)]);
         } catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.DivisionByZero) {
-            Volatile.Write(ref _asks, 100);
+            _asks = 100;
             return false;
         }
-        Volatile.Write(ref _asks, 0);
         batch.Remember(_seen);
         return true;
     }

@@ -9,6 +9,7 @@ function init()
     if number > skip then requests[#requests + 1] = wrk.format("POST", "/sns", headers, line) end
     if #requests == count then break end
   end
+  assert(#requests > 0, "SKIP is past the last of the envelopes")
 end
 function request() at = at + 1; return requests[(at - 1) % #requests + 1] end
 if os.getenv("PAUSE") then function delay() return tonumber(os.getenv("PAUSE")) end end
