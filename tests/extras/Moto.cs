@@ -44,9 +44,9 @@ public class Moto : IAsyncLifetime {
         _sqs = new AmazonSQSClient(new AmazonSQSConfig { ServiceURL = Url, AuthenticationRegion = "us-east-1" });
     }
 
-    /// <summary>A new queue. What is received and not deleted is there again after a second.</summary>
-    public async Task<string> CreateQueueAsync() => (await _sqs.CreateQueueAsync(new CreateQueueRequest($"q-{Guid.NewGuid():N}") {
-        Attributes = new() { ["VisibilityTimeout"] = "1" },
+    /// <summary>A new queue. What is received and not deleted is there again after so many seconds.</summary>
+    public async Task<string> CreateQueueAsync(string visibilityTimeout = "1") => (await _sqs.CreateQueueAsync(new CreateQueueRequest($"q-{Guid.NewGuid():N}") {
+        Attributes = new() { ["VisibilityTimeout"] = visibilityTimeout },
     })).QueueUrl;
 
     public Task SendAsync(string queue, string body) => _sqs.SendMessageAsync(queue, body);

@@ -17,8 +17,8 @@ public sealed partial class MotoTests(Moto moto) : IClassFixture<Moto>, IAsyncDi
     static void NeedsMoto() => Assert.SkipUnless(Moto.IsThere, "moto_server is not on PATH: pip install 'moto[server]'");
 
     // A queue with what the topic sent to it, and the certificates of these messages in the receiver's folder.
-    async Task<string> PublishAsync(int count, bool raw = false) {
-        string queue = await moto.CreateQueueAsync();
+    async Task<string> PublishAsync(int count, bool raw = false, string visibilityTimeout = "1") {
+        string queue = await moto.CreateQueueAsync(visibilityTimeout);
         await moto.SubscribeAsync("sqs", "arn:aws:sqs:us-east-1:123456789012:" + queue.Split('/')[^1], raw);
         for (int i = 0; i < count; i++) await moto.PublishAsync(FakeSns.SesBounce([$"user{i}@example.com"], $"mail-{i}"));
         await moto.DeleteTopicAsync();
@@ -46,20 +46,24 @@ public sealed partial class MotoTests(Moto moto) : IClassFixture<Moto>, IAsyncDi
     [Fact]
     public async Task A_thousand_messages_of_a_topic_come_through_the_queue_once_each() {
         NeedsMoto();
-        string queue = await PublishAsync(Many);
+        // Longer than moto takes with four requests at once: what comes a second time has a new handle, and with the old one it is not deleted.
+        string queue = await PublishAsync(Many, visibilityTimeout: "300");
 
         await using var app = await ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue, "Sqs:ServiceUrl=" + moto.Url], _folder);
 
         await EmptyAsync(queue);
         await AssertOnceInHistoryAsync(app.Private, Many);
         Assert.Empty(app.Sns.Requests); // the certificates lay there
-        Assert.DoesNotContain("Warning", app.Log.Text, StringComparison.Ordinal);
+        Assert.False(app.Log.Text.Contains("Warning", StringComparison.Ordinal), app.Log.Text);
     }
 
     [Fact]
     public async Task Kill_9_while_the_queue_is_drained_loses_nothing_and_doubles_nothing() {
         NeedsMoto();
-        string queue = await PublishAsync(Many);
+        string queue = await moto.CreateQueueAsync();
+        var sns = new FakeSns(); // moto makes a key for every message: a minute for a thousand
+        sns.WriteCertificate(_folder);
+        for (int i = 0; i < Many; i++) await moto.SendAsync(queue, sns.Bounce($"user{i}@example.com", $"mail-{i}"));
 
         using (var receiver = await StartAsync(queue)) {
             await Until.TrueAsync(async () => await moto.CountAsync(queue) < Many * 3 / 4, seconds: 180, pause: 100);
