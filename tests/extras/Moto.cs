@@ -49,7 +49,10 @@ public class Moto : IAsyncLifetime {
         Attributes = new() { ["VisibilityTimeout"] = visibilityTimeout },
     })).QueueUrl;
 
-    public Task SendAsync(string queue, string body) => _sqs.SendMessageAsync(queue, body);
+    public async Task SendAsync(string queue, params IEnumerable<string> bodies) {
+        foreach (string[] batch in bodies.Chunk(10))
+            await _sqs.SendMessageBatchAsync(queue, [.. batch.Select((body, i) => new SendMessageBatchRequestEntry($"{i}", body))]);
+    }
 
     /// <summary>How many lie in the queue, those included that somebody holds just now.</summary>
     public async Task<int> CountAsync(string queue) {
@@ -62,18 +65,15 @@ public class Moto : IAsyncLifetime {
         }
     }
 
-    /// <summary>Takes what lies in the queue, and makes it visible again. Nothing else may take from it meanwhile.</summary>
-    public async Task<List<string>> BodiesAsync(string queue) {
+    /// <summary>Takes what lies in the queue out of it. Nothing else may take from it meanwhile.</summary>
+    public async Task<List<string>> TakeAsync(string queue) {
         var bodies = new List<string>();
-        var seen = new List<string>();
         while (await _sqs.ReceiveMessageAsync(new ReceiveMessageRequest(queue) { MaxNumberOfMessages = 10, VisibilityTimeout = 300 })
             is { Messages: { Count: > 0 } messages }) {
             bodies.AddRange(messages.Select(message => message.Body));
-            seen.AddRange(messages.Select(message => message.ReceiptHandle));
+            await _sqs.DeleteMessageBatchAsync(queue,
+                [.. messages.Select((message, i) => new DeleteMessageBatchRequestEntry($"{i}", message.ReceiptHandle))]);
         }
-        foreach (string[] handles in seen.Chunk(10))
-            await _sqs.ChangeMessageVisibilityBatchAsync(queue, [.. handles.Select((handle, i) =>
-                new ChangeMessageVisibilityBatchRequestEntry($"{i}", handle) { VisibilityTimeout = 0 })]);
         return bodies;
     }
 
