@@ -16,10 +16,14 @@ public class Moto : IAsyncLifetime {
     public static bool IsThere => Executable is not null;
     public string Url { get; } = $"http://127.0.0.1:{FreePort()}";
 
+    /// <summary>Below those that connections get of the system: one of these could have it before the server does.</summary>
     public static int FreePort() {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
+        for (; ; )
+            try {
+                using var listener = new TcpListener(IPAddress.Loopback, Random.Shared.Next(10_000, 32_768));
+                listener.Start();
+                return ((IPEndPoint)listener.LocalEndpoint).Port;
+            } catch (SocketException) { } // somebody listens there
     }
 
     public async ValueTask InitializeAsync() {
