@@ -154,9 +154,10 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
     // Who came meanwhile would wait as long for the same, and longer than SNS waits.
     static void TellThoseBehind<TAsked, TTold>(ChannelReader<(TAsked, TaskCompletionSource<TTold> Told)> queue, long began, TTold told) {
-        if (Stopwatch.GetElapsedTime(began).TotalSeconds < 2) return;
+        if (!IsLong(began)) return;
         for (int count = queue.Count; count > 0 && queue.TryRead(out var next); count--) next.Told.SetResult(told);
     }
+    static bool IsLong(long began) => Stopwatch.GetElapsedTime(began).TotalSeconds >= 2;
     /// <summary>Keeps entries, in their order. May be told more than once of the same. <paramref name="unless"/> is asked under the locks of the
     /// transaction when some of it is new: where it says true, nothing of it is kept.</summary>
     public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries, Func<NpgsqlConnection, Task<bool>>? unless = null) {
@@ -238,13 +239,15 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             return false;
         }
         byte[] key = _forgetKey;
+        long began = Stopwatch.GetTimestamp();
         var batch = new PostgresBatch(entries, options.Value.SoftBounceLimit, address => Alias(key, address));
         try {
             await using var connection = await source.OpenConnectionAsync();
             await CommitAsync(connection, [Begin(), .. batch.Guess(key), .. batch.Update(_shard, _keepsChanges, _seen)]);
         } catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.DivisionByZero) {
             _asks = 100;
-            return false;
+            // It waited for another transaction, and would have to wait longer than SNS does.
+            return IsLong(began) ? throw new TimeoutException() : false;
         }
         batch.Remember(_seen);
         return true;
@@ -808,7 +811,9 @@ sealed class PostgresBatch {
         }
         foreach (string address in _aliases.Keys) // a row that was made to be locked, and is not needed
             if (_known.TryGetValue(address, out var known) && ReferenceEquals(known, Known.Nothing)) _empty.Add(address);
-        _changed.RemoveWhere(address => _made.Contains(address) && _known[address] == _guessed[address]);
+        // Lists are equal to none but themselves.
+        _changed.RemoveWhere(address => _made.Contains(address)
+            && (_known[address] == _guessed[address] || JsonOf(_known[address]) == JsonOf(_guessed[address])));
     }
 
     void Update(string address, DateTimeOffset at, Func<Known, Known> judge) {

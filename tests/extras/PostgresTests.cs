@@ -535,6 +535,88 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         Assert.Equal(["103"], await PostgresCluster.QueryAsync(database, "select sum(n) from daily"));
     }
 
+    // Three addresses that nobody has heard of, in up to eight entries: some twice, some that tell of the same event as another.
+    static Entry[] NewBatch(Random random, string batch, DateTimeOffset at) {
+        string Address() => $"{batch}-{random.Next(3)}@example.com";
+        string MailId() => $"mail-{random.Next(4)}";
+        Entry Message(string message) => new(at, new(Envelope.Notification, $"{batch}-{random.Next(1000)}", FakeSns.TopicArn, message,
+            "2026-11-24T08:00:00.123Z", "2", "signature", "https://sns.us-east-1.amazonaws.com/x.pem"));
+        Entry Any() => random.Next(9) switch {
+            0 => Manual(Address(), at, "note"),
+            1 => new(at, Lift: new(Address())),
+            2 => Message("no JSON"),
+            3 => Message(FakeSns.SesComplaint([Address(), Address()], MailId())),
+            4 => Message(FakeSns.SesDelivery(Address(), MailId())),
+            5 or 6 => Message(FakeSns.SesBounce([Address()], MailId(), "Transient")),
+            _ => Message(FakeSns.SesBounce([Address()], MailId(), format: random.Next(2) == 0 ? "eventType" : "notificationType")),
+        };
+        Entry[] entries = [.. Enumerable.Range(0, random.Next(1, 8)).Select(_ => Any())];
+        return random.Next(3) == 0 ? [.. entries, entries[0]] : entries;
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(2)]
+    public async Task Whether_it_was_guessed_or_asked_the_same_stands_in_every_table(int softBounceLimit) {
+        string[] databases = [await cluster.NewDatabaseAsync(), await cluster.NewDatabaseAsync()];
+        string[] rows = ["entries", "email_bounces", "email_complaints", "email_events", "suppressions", "unread", "subscriptions", "changes"];
+        (string Name, string Key)[] sums = [("daily", "key"), ("hourly", "key"), ("totals", "name")];
+        var stands = new List<string[]>();
+        foreach (string database in databases) {
+            await using var app = await StartAsync(database, [.. Hook, "Suppression:SoftBounceLimit=" + softBounceLimit]);
+            var store = app.Services.GetRequiredService<PostgresStore>();
+            var (random, first) = (new Random(softBounceLimit), store.Prepare(Manual(Jane, app.Clock.GetUtcNow())));
+            // What came before: then it is asked for a hundred batches.
+            foreach (var entry in database == databases[0] ? (PreparedEntry[])[first] : [first, first])
+                Assert.Equal(Commit.Kept, await store.KeepAsync([entry]));
+            for (int i = 0; i < 60; i++, app.Clock.Advance(TimeSpan.FromSeconds(0.4)))
+                Assert.Equal(Commit.Kept, await store.KeepAsync([.. NewBatch(random, $"b{i}", app.Clock.GetUtcNow()).Select(store.Prepare)]));
+            stands.Add(await PostgresCluster.QueryAsync(database, string.Join(" union all ", [
+                .. rows.Select(table => $"select concat_ws(' ', '{table}', to_jsonb(row)) as line from {table} as row"),
+                .. sums.Select(table => $"select concat_ws(' ', '{table.Name}', {table.Key}, sum(n)) from {table.Name} group by {table.Key}"),
+            ]) + " order by line"));
+        }
+        Assert.Equal(stands[0], stands[1]);
+        Assert.All([.. rows, .. sums.Select(table => table.Name)],
+            table => Assert.Contains(stands[0], line => line.StartsWith(table + " ", StringComparison.Ordinal)));
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task What_is_known_of_a_new_address_is_written_once(bool asked) {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database, "Suppression:SoftBounceLimit=3");
+        string bounce = app.Sns.Bounce(Joe);
+        foreach (string message in asked ? (string[])[bounce, bounce] : [bounce]) await app.PostAsync(message);
+
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesDelivery(Jane, "mail-2")));
+        await app.PostAsync(app.Sns.Bounce("soft@example.com", "mail-3", "Transient"));
+
+        Assert.Equal([$"{Joe} (0,1)", $"{Jane} (0,2)", "soft@example.com (0,3)"], // where in the table: each writing takes the next place
+            await PostgresCluster.QueryAsync(database, "select email, ctid::text from suppressions order by ctid"));
+    }
+
+    [Fact]
+    public async Task What_was_guessed_wrong_after_a_long_wait_is_not_waited_for_again_but_kept_when_it_comes_again() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        var store = app.Services.GetRequiredService<PostgresStore>();
+        var entry = store.Prepare(Manual(Jane, app.Clock.GetUtcNow()));
+        await using var other = new NpgsqlConnection(database + ";Pooling=false");
+        await other.OpenAsync(TestContext.Current.CancellationToken);
+        async Task OtherAsync(string sql) => await PostgresStore.ReadAsync(other, sql, _ => 0, []);
+        await OtherAsync("begin");
+        await OtherAsync($"insert into entries (id, at) values ('{entry.Id}', now())");
+
+        var commit = store.KeepAsync([entry]);
+        await OtherAsync("select pg_sleep(2.1)");
+        await OtherAsync("commit");
+
+        Assert.Equal(Commit.Unwritable, await commit);
+        Assert.Equal(Commit.Kept, await store.KeepAsync([entry]));
+    }
+
     [Fact]
     public async Task What_is_known_of_an_address_comes_only_from_what_is_new_though_its_row_was_gone() {
         string database = await cluster.NewDatabaseAsync();
