@@ -24,9 +24,9 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
     [Fact]
     public async Task What_lies_in_the_queue_is_kept_and_the_queue_is_empty_afterwards() {
         NeedsMoto();
-        string queue = await moto.CreateQueueAsync(visibilityTimeout: "300");
+        string queue = await moto.CreateQueueAsync(visibilityTimeout: "10");
         var sns = new FakeSns();
-        for (int i = 0; i < 45; i++) await moto.SendAsync(queue, sns.Bounce($"user{i}@example.com", $"mail-{i}"));
+        await moto.SendAsync(queue, Enumerable.Range(0, 45).Select(i => sns.Bounce($"user{i}@example.com", $"mail-{i}")));
 
         await using var app = await StartAsync(queue, sns);
 
