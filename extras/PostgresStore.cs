@@ -244,7 +244,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         try {
             await using var connection = await source.OpenConnectionAsync();
             await CommitAsync(connection, [Begin(), .. batch.Guess(key), .. batch.Update(_shard, _keepsChanges, _seen)]);
-        } catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.DivisionByZero) {
+        } catch (PostgresException e) when (e.SqlState is PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.DivisionByZero) {
             _asks = 100;
             // It waited for another transaction, and would have to wait longer than SNS does.
             return IsLong(began) ? throw new TimeoutException() : false;
@@ -688,7 +688,7 @@ sealed class PostgresBatch {
     readonly SortedDictionary<string, TopicState> _topics = new(StringComparer.Ordinal);
     readonly Dictionary<string, DateTimeOffset> _toRemember = [];
     readonly int _softBounceLimit;
-    bool _returns;
+    int _returning; // so many results tell ids
 
     /// <summary>The key under which forgotten people are known, as it was read with the rows; null when no row was needed.</summary>
     public string? ForgetKey { get; private set; }
@@ -723,14 +723,15 @@ sealed class PostgresBatch {
 
     /// <summary>Entries and events, each told back if it was new, and the rows of the addresses, locked.</summary>
     public IEnumerable<NpgsqlBatchCommand> Insert() {
-        _returns = true;
-        var (inserts, parameters) = Inserts();
-        return [Command(Sql.InsertAndTell(inserts), [.. parameters]), .. Lock()];
+        foreach (var (insert, columns) in Inserts()) {
+            _returning++;
+            yield return Command(insert + " on conflict (id) do nothing returning id", columns);
+        }
+        foreach (var command in Lock()) yield return command;
     }
-    /// <summary>The same, guessed to be all new, and judged so. It fails, dividing by zero, when something was there, or when an address is
-    /// known under a hash, which is looked for once its row is held.</summary>
+    /// <summary>The same, guessed to be all new, and judged so. It fails, for its key or dividing by zero, when something was there, or when
+    /// an address is known under a hash, which is looked for once its row is held.</summary>
     public IEnumerable<NpgsqlBatchCommand> Guess(byte[] forgetKey) {
-        var (inserts, parameters) = Inserts();
         foreach (var entry in _entries) _inserted.Add(entry.Id);
         foreach (var id in _events.Keys) _inserted.Add(id);
         foreach (string address in _aliases.Keys) {
@@ -738,47 +739,41 @@ sealed class PostgresBatch {
             _known[address] = Known.Nothing;
         }
         Judge();
-        if (_aliases.Count > 0) {
-            inserts.Add(Sql.MakeSuppressions(parameters.Count));
-            parameters.AddRange(ColumnsOf([.. _aliases.Keys], _guessed));
-        }
-        parameters.Add(P((long)_entries.Count + _events.Count + _aliases.Count));
-        List<NpgsqlBatchCommand> commands = [Command(Sql.InsertOrFail(inserts, parameters.Count), [.. parameters])];
-        if (_aliases.Count > 0)
-            commands.Add(Command(Sql.FailIfForgotten, P<string[]>([.. _aliases.Values]), P(Convert.ToHexStringLower(forgetKey))));
-        return commands;
+        foreach (var (insert, columns) in Inserts()) yield return Command(insert, columns);
+        if (_aliases.Count == 0) yield break;
+        yield return Command(Sql.MakeAllSuppressions, [.. ColumnsOf([.. _aliases.Keys], _guessed), P((long)_aliases.Count)]);
+        yield return Command(Sql.FailIfForgotten, P<string[]>([.. _aliases.Values]), P(Convert.ToHexStringLower(forgetKey)));
     }
     // In the order in which everybody inserts, table by table and by key.
-    (List<(string Table, string Sql)> Inserts, List<NpgsqlParameter> Parameters) Inserts() {
+    IEnumerable<(string Insert, NpgsqlParameter[] Columns)> Inserts() {
         var entries = _entries.OrderBy(each => each.Id).ToList();
-        List<(string, string)> inserts = [Sql.InsertEntries];
-        List<NpgsqlParameter> parameters = [P(entries.ConvertAll(each => each.Id).ToArray()),
-            P(entries.ConvertAll(each => each.Entry.At.UtcDateTime).ToArray()), Utf8([.. entries.Select(each => each.Line)])];
+        yield return (Sql.InsertEntries, [P(entries.ConvertAll(each => each.Id).ToArray()),
+            P(entries.ConvertAll(each => each.Entry.At.UtcDateTime).ToArray()), Utf8([.. entries.Select(each => each.Line)])]);
         foreach (var table in Sql.Tables) {
             (Guid Id, Feedback Feedback)[] events = [.. _events.Where(each => table.Holds(each.Value.Kind))
                 .Select(each => (each.Key, each.Value)).OrderBy(each => each.Key)];
-            if (events.Length == 0) continue;
-            inserts.Add(table.Insert(parameters.Count));
-            parameters.AddRange([P(Array.ConvertAll(events, each => each.Id)),
-                P(Array.ConvertAll(events, each => each.Feedback.SortKey)),
-                P(Array.ConvertAll(events, each => each.Feedback.At.UtcDateTime)),
-                P(Array.ConvertAll(events, each => each.Feedback.Possible)),
-                .. table.Texts.Select(text => P(Array.ConvertAll(events, each => text.Of(each.Feedback))))]);
+            if (events.Length > 0)
+                yield return (table.Insert, [P(Array.ConvertAll(events, each => each.Id)),
+                    P(Array.ConvertAll(events, each => each.Feedback.SortKey)),
+                    P(Array.ConvertAll(events, each => each.Feedback.At.UtcDateTime)),
+                    P(Array.ConvertAll(events, each => each.Feedback.Possible)),
+                    .. table.Texts.Select(text => P(Array.ConvertAll(events, each => text.Of(each.Feedback))))]);
         }
-        return (inserts, parameters);
     }
     /// <summary>A row for each address, and then all of them locked, in the order of their keys: with the aliases under which a
     /// forgotten person is known. A row that is made holds a guess, that the address is new, and its events too; so it mostly is
     /// written once.</summary>
     public IEnumerable<NpgsqlBatchCommand> Lock() {
         if (_aliases.Count == 0) yield break;
-        yield return Command(Sql.MakeSuppressions(0).Sql + " returning email", ColumnsOf([.. _aliases.Keys], _guessed));
+        yield return Command(Sql.MakeSuppressions + " returning email", ColumnsOf([.. _aliases.Keys], _guessed));
         yield return Command(Sql.Lock, P<string[]>([.. _aliases.Keys.Concat(_aliases.Values).Order(StringComparer.Ordinal)]));
     }
 
     public async Task ReadInsertedAsync(NpgsqlDataReader reader) {
-        while (_returns && await reader.ReadAsync()) _inserted.Add(reader.GetGuid(0));
-        if (_returns) await reader.NextResultAsync();
+        for (; _returning > 0; _returning--) {
+            while (await reader.ReadAsync()) _inserted.Add(reader.GetGuid(0));
+            await reader.NextResultAsync();
+        }
         if (_aliases.Count == 0) return;
         while (await reader.ReadAsync()) _made.Add(reader.GetString(0));
         await reader.NextResultAsync();
@@ -939,15 +934,14 @@ sealed class PostgresBatch {
 
 /// <summary>The tables of events, and what is asked of PostgreSQL.</summary>
 static class Sql {
-    /// <summary>A table of events: what it calls the time, and its columns of text. Insert numbers its parameters after so many others.</summary>
+    /// <summary>A table of events: what it calls the time, and its columns of text.</summary>
     public sealed record Table(string Name, string Time, Func<string, bool> Holds, (string Column, Func<Feedback, string?> Of)[] Texts) {
-        public (string Table, string Sql) Insert(int before) => (Name, $"""
+        public string Insert { get; } = $"""
             insert into {Name} (id, sort_key, {Time}, possible, {string.Join(", ", Texts.Select(text => text.Column))})
             select id, sort_key, at, possible, {string.Join(", ", Texts.Select(text => text.Column + (text.Column is "mail" or "tags" ? "::jsonb" : "")))}
-            from unnest(${before + 1}::uuid[], ${before + 2}::uuid[], ${before + 3}::timestamptz[], ${before + 4}::bool[],
-                {string.Join(", ", Texts.Select((_, i) => $"${before + i + 5}::text[]"))})
-            as each (id, sort_key, at, possible, {string.Join(", ", Texts.Select(text => text.Column))}) on conflict (id) do nothing
-            """);
+            from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::bool[], {string.Join(", ", Texts.Select((_, i) => $"${i + 5}::text[]"))})
+            as each (id, sort_key, at, possible, {string.Join(", ", Texts.Select(text => text.Column))})
+            """;
         public bool HasMail => Texts[^1].Column == "mail";
     }
 
@@ -974,25 +968,15 @@ static class Sql {
     public static bool IsJson(string column) => column is "entry" or "message" or "tags" or "mail";
 
     const string ForgetKey = "select null as email, value as known from meta where name = 'forget_key' union all\n";
-    public static readonly (string Table, string Sql) InsertEntries = ("entries", """
-        insert into entries (id, at, entry) select * from unnest($1::uuid[], $2::timestamptz[], $3::text[]) on conflict (id) do nothing
-        """);
-    public static (string Table, string Sql) MakeSuppressions(int before) => ("suppressions", InsertSuppressions(before) + " nothing");
-    public static readonly string UpdateSuppressions =
-        InsertSuppressions(0) + " update set reason = excluded.reason, since = excluded.since, known = excluded.known";
-    static string InsertSuppressions(int before) => $"""
+    const string InsertSuppressions = """
         insert into suppressions (email, reason, since, known) select email, reason, since, known::jsonb
-        from unnest(${before + 1}::text[], ${before + 2}::text[], ${before + 3}::timestamptz[], ${before + 4}::text[]) as each (email, reason, since, known)
-        on conflict (email) do
+        from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as each (email, reason, since, known) on conflict (email) do
         """;
-    /// <summary>Several inserts in one statement, which come one after another, and the ids of what was new.</summary>
-    public static string InsertAndTell(List<(string Table, string Sql)> inserts) => Together(inserts, "id", "id");
-    /// <summary>The same, which divides by zero unless as many rows were new as the last parameter says.</summary>
-    public static string InsertOrFail(List<(string Table, string Sql)> inserts, int last) =>
-        Together(inserts, "true as made", $"1 / (count(*) = ${last})::int");
-    static string Together(List<(string Table, string Sql)> inserts, string returning, string told) =>
-        $"with {string.Join(", ", inserts.Select(each => $"new_{each.Table} as ({each.Sql} returning {returning})"))} "
-        + $"select {told} from ({string.Join(" union all ", inserts.Select(each => "select * from new_" + each.Table))}) as new";
+    public const string InsertEntries = "insert into entries (id, at, entry) select * from unnest($1::uuid[], $2::timestamptz[], $3::text[])",
+        MakeSuppressions = InsertSuppressions + " nothing",
+        // By a count, for of a key that is there PostgreSQL's log would tell whose address it is.
+        MakeAllSuppressions = $"with made as ({MakeSuppressions} returning true) select 1 / (count(*) = $5)::int from made",
+        UpdateSuppressions = InsertSuppressions + " update set reason = excluded.reason, since = excluded.since, known = excluded.known";
     public const string FailIfForgotten = """
         select 1 / (exists (select from meta where name = 'forget_key' and value = $2) and not exists (select from suppressions where email = any($1)))::int
         """,

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Globalization;
 using Npgsql;
@@ -21,6 +22,8 @@ public sealed class PostgresCluster : IAsyncDisposable {
     Process? _server;
     int _databases;
 
+    /// <summary>What the server has logged, by lines.</summary>
+    public ConcurrentQueue<string> Log { get; } = [];
     public string Fsync { get; init; } = "on";
     /// <summary>Whether it listens in its folder, too.</summary>
     public bool HasSocket { get; init; }
@@ -65,7 +68,7 @@ public sealed class PostgresCluster : IAsyncDisposable {
             "-p", _port.ToString(CultureInfo.InvariantCulture), "-c", "listen_addresses=127.0.0.1",
             "-c", "unix_socket_directories=" + (HasSocket ? _folder : ""), "-c", "max_connections=200", "-c", "fsync=" + Fsync))!;
         _server.OutputDataReceived += (_, _) => { };
-        _server.ErrorDataReceived += (_, _) => { };
+        _server.ErrorDataReceived += (_, line) => Log.Enqueue(line.Data ?? "");
         _server.BeginOutputReadLine();
         _server.BeginErrorReadLine();
         await Until.TrueAsync(async () => {

@@ -598,6 +598,18 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task What_was_guessed_wrong_has_PostgreSQL_log_no_address() {
+        await using var own = new PostgresCluster();
+        await using var app = await StartAsync(await own.NewDatabaseAsync());
+
+        await app.PostAsync(app.Sns.Bounce(Jane, "mail-1"));
+        await app.PostAsync(app.Sns.Bounce(Jane, "mail-2"));
+
+        await Until.TrueAsync(() => own.Log.Any(line => line.Contains("STATEMENT:  ", StringComparison.Ordinal)));
+        Assert.DoesNotContain(own.Log, line => line.Contains(Jane, StringComparison.OrdinalIgnoreCase));
+    }
+
+    [Fact]
     public async Task What_was_guessed_wrong_after_a_long_wait_is_not_waited_for_again_but_kept_when_it_comes_again() {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database);

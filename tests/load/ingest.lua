@@ -1,5 +1,6 @@
 -- Posts the envelopes of $FEED once each, from number $SKIP on, at most $COUNT; with $PAUSE each connection waits so many milliseconds
--- between. They are made before the clock runs, for what is measured shares the machine with this.
+-- between. They are made before the clock runs, for what is measured shares the machine with this; several loads begin together, at the
+-- second $AT of the Unix epoch, or one would be measured while another still reads.
 local requests, at = {}, 0
 function init()
   local headers, number = { ["Content-Type"] = "text/plain; charset=UTF-8" }, 0
@@ -10,6 +11,9 @@ function init()
     if #requests == count then break end
   end
   assert(#requests > 0, "SKIP is past the last of the envelopes")
+  local start = tonumber(os.getenv("AT") or "0")
+  assert(start == 0 or os.time() < start, "the envelopes were read too late")
+  while os.time() < start do os.execute("sleep 0.01") end
 end
 function request() at = at + 1; return requests[(at - 1) % #requests + 1] end
 if os.getenv("PAUSE") then function delay() return tonumber(os.getenv("PAUSE")) end end
