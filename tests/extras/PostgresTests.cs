@@ -584,6 +584,29 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
+    public async Task More_than_one_statement_takes_is_kept_and_counted_once(bool asked) {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        var store = app.Services.GetRequiredService<PostgresStore>();
+        PreparedEntry[] all = [.. Enumerable.Range(0, 150).Select(number => store.Prepare(new(app.Clock.GetUtcNow(), new(Envelope.Notification,
+            $"{number}", FakeSns.TopicArn, FakeSns.SesBounce([$"a{number}@example.com", $"b{number}@example.com"], $"mail-{number}"),
+            "2026-11-24T08:00:00.123Z", "2", "signature", "https://sns.us-east-1.amazonaws.com/x.pem"))))];
+        if (asked) // what comes again is asked for, and so are a hundred batches after it
+            foreach (var before in (PreparedEntry[][])[all[40..110], all[40..41]]) Assert.Equal(Commit.Kept, await store.KeepAsync(before));
+
+        Assert.Equal(Commit.Kept, await store.KeepAsync(all));
+
+        Assert.Equal([$"150 entries, {(asked ? 2 : 1)} transactions, 300 counted, 300 bounces"], await PostgresCluster.QueryAsync(database, """
+            select concat((select count(entry) || ' entries, ' || count(distinct xmin::text) || ' transactions, ' from entries),
+            (select sum(n) || ' counted, ' from daily), count(*) || ' bounces') from email_bounces
+            where email = recipient and substr(email, 2) = substr(mail_id, 6) || '@example.com' and mail is not null
+            """));
+        Assert.Equal(300, (await store.StateAsync()).Suppressed);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
     public async Task What_is_known_of_a_new_address_is_written_once(bool asked) {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database, "Suppression:SoftBounceLimit=3");
