@@ -143,9 +143,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     async Task WriteUntilStoppedAsync() {
         var batch = new List<(PreparedEntry Entry, TaskCompletionSource<Commit> Told)>();
         while (await _queue.Reader.WaitToReadAsync()) {
-            // A transaction costs much the same however few it holds. Where no core is idle, who runs now may bring more, and is let on
-            // before it begins; where one is, nobody is waited for.
-            for (int i = 0; i < 4 && _queue.Reader.Count < FewWaiting; i++) Thread.Yield();
+            // A transaction costs much the same however few it holds. Where no core is idle, who runs now may bring more, or who waits for a
+            // thread, and is let on before it begins; where one is, nobody is waited for.
+            for (int i = 0; i < 4 && _queue.Reader.Count < FewWaiting; i++)
+                if (ThreadPool.PendingWorkItemCount > 0) await Task.Yield();
+                else Thread.Yield();
             for (long length = 0; batch.Count < MostAtOnce && length < MostCharacters && _queue.Reader.TryRead(out var next);
                 length += next.Entry.Length) batch.Add(next);
             long began = Stopwatch.GetTimestamp();
