@@ -96,11 +96,13 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     // Plans are made once, and by an index. Else one that was made while a table had a page or two reads all of it for every address,
     // in a night of many bounces for a minute or more, until autovacuum has looked; and short arrays are planned anew each time.
-    // A receiver that stops in the midst of a transaction (its VM is paused) lets go of its rows before others have waited too long. And
-    // CommitAsync must hear a warning.
+    // A receiver that stops in the midst of a transaction (its VM is paused, its host dies) lets go of its rows before others have waited too
+    // long: once PostgreSQL has nothing more to do for it, and in the midst of what it sends, where no timeout runs, once its host says
+    // nothing. Where policies would hide rows from us, that is an error. And CommitAsync must hear a warning.
     static NpgsqlCommand SetUp(NpgsqlConnection connection) => new("""
         select pg_is_in_recovery(), (select count(set_config(name, setting, false)) from (values ('enable_seqscan', 'off'),
-            ('plan_cache_mode', 'force_generic_plan'), ('idle_in_transaction_session_timeout', '3s'), ('client_min_messages', 'warning'))
+            ('plan_cache_mode', 'force_generic_plan'), ('idle_in_transaction_session_timeout', '3s'), ('tcp_keepalives_idle', '5'),
+            ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), ('row_security', 'off'), ('client_min_messages', 'warning'))
             as ours (name, setting) where current_setting(name, true) is not null)
         """, connection);
     // A standby that lags knows less than was acknowledged, and the one host of a connection string may be one since a failover.
@@ -154,7 +156,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             var commit = await KeepAsync(batch.ConvertAll(each => each.Entry));
             foreach (var (_, told) in batch) told.SetResult(commit);
             batch.Clear();
-            if (commit != Commit.Kept) TellThoseBehind(_queue.Reader, began, commit);
+            if (commit == Commit.Unwritable) TellThoseBehind(_queue.Reader, began, commit);
         }
     }
     // Who came meanwhile would wait as long for the same, and longer than SNS waits.
@@ -168,8 +170,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries, Func<NpgsqlConnection, Task<bool>>? unless = null) {
         for (int attempt = 1; entries.Count > 0; attempt++)
             try {
-                await WriteAsync(entries, unless);
-                return Commit.Kept;
+                return await WriteAsync(entries, unless);
             } catch (Exception e) { // whatever escaped here would end the writer
                 if (!IsOfTheServer(e) && (entries.Count > 1 || IsOfTheEntry(e))) return await KeepEachAsync(entries, e);
                 if (!IsWorthAnother(e, attempt > (IsConflict(e) ? 8 : 1))) return Trouble(e);
@@ -181,7 +182,9 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     // kept as text, else as unread.
     async Task<Commit> KeepEachAsync(IReadOnlyList<PreparedEntry> entries, Exception reason) {
         var all = Commit.Kept;
+        long began = Stopwatch.GetTimestamp();
         foreach (var entry in entries) {
+            if (all != Commit.Kept && IsLong(began)) break; // the others would wait as long for the same
             var simpler = entries.Count > 1 ? entry : entry.Simpler((reason as PostgresException)?.SqlState ?? reason.GetType().Name);
             if ((simpler is null ? Trouble(reason) : await KeepAsync([simpler])) is not Commit.Kept and var commit) all = commit;
         }
@@ -223,25 +226,26 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         return Commit.Unwritable;
     }
 
-    async Task WriteAsync(IReadOnlyList<PreparedEntry> entries, Func<NpgsqlConnection, Task<bool>>? unless) {
-        if (unless is null && await WasGuessedAsync(entries)) return;
+    async Task<Commit> WriteAsync(IReadOnlyList<PreparedEntry> entries, Func<NpgsqlConnection, Task<bool>>? unless) {
+        if (unless is null && await GuessAsync(entries) is { } commit) return commit;
         await using var connection = await source.OpenConnectionAsync();
         var batch = await BeginAsync(connection, entries, options.Value.SoftBounceLimit, batch => batch.Insert());
         if (unless is not null && batch.HasNew && await unless(connection)) {
             await ReadAsync(connection, "rollback", _ => 0, []);
-            return;
+            return Commit.Kept;
         }
         batch.Judge();
         await CommitAsync(connection, batch.Update(_shard, _keepsChanges, _seen));
         batch.Remember(_seen);
+        return Commit.Kept;
     }
     // Mostly all of it is new, and so are the addresses. So that is guessed, and what follows from it is sent along: one round trip, however
     // many entries there are. Where it was guessed wrong PostgreSQL keeps nothing, and it is asked, now and for the next hundred times: a
     // topic on which everything comes twice, as with both SES formats, goes on so.
-    async Task<bool> WasGuessedAsync(IReadOnlyList<PreparedEntry> entries) {
+    async Task<Commit?> GuessAsync(IReadOnlyList<PreparedEntry> entries) {
         if (_asks > 0) {
             _asks--;
-            return false;
+            return null;
         }
         byte[] key = _forgetKey;
         long began = Stopwatch.GetTimestamp();
@@ -251,11 +255,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             await CommitAsync(connection, [Begin(), .. batch.Guess(key), .. batch.Update(_shard, _keepsChanges, _seen)]);
         } catch (PostgresException e) when (e.SqlState is PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.DivisionByZero) {
             _asks = 100;
-            // It waited for another transaction, and would have to wait longer than SNS does.
-            return IsLong(began) ? throw new TimeoutException() : false;
+            // It waited for another transaction, which is over; but it would have to wait longer than SNS does.
+            return IsLong(began) ? Commit.Busy : null;
         }
         batch.Remember(_seen);
-        return true;
+        return Commit.Kept;
     }
     int _asks; // so many more transactions are not guessed
     static NpgsqlBatchCommand Begin() => new("begin isolation level read committed");
@@ -970,6 +974,8 @@ static class Sql {
     public static bool IsJson(string column) => column is "entry" or "message" or "tags" or "mail";
 
     const string ForgetKey = "select null as email, value as known from meta where name = 'forget_key' union all\n";
+    // Where a hand changed one of the two, neither is believed: nothing reads `null`.
+    const string Known = "case when s.reason is not distinct from s.known ->> 'Reason' then s.known::text else 'null' end";
     const string InsertSuppressions = """
         insert into suppressions (email, reason, since, known) select email, reason, since, known::jsonb
         from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) as each (email, reason, since, known) on conflict (email) do
@@ -985,10 +991,10 @@ static class Sql {
         """,
         // One probe of the index for each address, whatever the planner believes of a table that was empty a minute ago; in the
         // order of the array.
-        Find = ForgetKey + """
-        select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email limit 1) as found
-        """, Lock = ForgetKey + """
-        select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, s.known::text from suppressions as s where s.email = each.email for update) as found
+        Find = ForgetKey + $"""
+        select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, {Known} from suppressions as s where s.email = each.email limit 1) as found
+        """, Lock = ForgetKey + $"""
+        select found.* from unnest($1::text[]) as each (email) cross join lateral (select s.email, {Known} from suppressions as s where s.email = each.email for update) as found
         """,
         // A failover or a backup that was put back may bring a number again under which something else was told; but not its server's start
         // and the ids of its database and its table.
@@ -996,8 +1002,8 @@ static class Sql {
         select concat_ws('-', (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint,
             (select oid from pg_database where datname = current_database()), 'totals'::regclass::oid, coalesce(sum(n), 0))
         from totals where name = 'version'
-        """, Suppressions = """
-        select email, known::text from suppressions where email > $1 and reason is not null and email not like 'forgotten:%' order by email limit $2
+        """, Suppressions = $"""
+        select email, {Known} from suppressions as s where email > $1 and reason is not null and email not like 'forgotten:%' order by email limit $2
         """, See = """
         insert into subscriptions as s (topic_arn, confirmed_at, unsubscribed_at, validated_at, last_at, signature_version, doubled_at)
         values ($1, $2, $3, $4, $5, $6, $7) on conflict (topic_arn) do update set confirmed_at = greatest(s.confirmed_at, excluded.confirmed_at),

@@ -6,15 +6,20 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 
-/// <summary>An SNS with a key of its own. It signs envelopes, serves its certificate and confirms subscriptions, as the
+/// <summary>An SNS with a key that is not Amazon's. It signs envelopes, serves its certificate and confirms subscriptions, as the
 /// handler of the receiver's HttpClient. The canonical text is written out here, and not by the receiver's own code.</summary>
 sealed class FakeSns : HttpMessageHandler {
     public const string TopicArn = "arn:aws:sns:us-east-1:123456789012:email-feedback";
+    // To make a key takes longer than most tests do, so whoever needs none of their own has this one.
+    static readonly RSAParameters Ours = RSA.Create(2048).ExportParameters(includePrivateParameters: true);
     readonly RSA _rsa;
     int _messages;
 
-    public FakeSns(int keySize = 2048) {
-        _rsa = RSA.Create(keySize);
+    public FakeSns() : this(RSA.Create(Ours)) { }
+    /// <summary>One that nobody else has, as a stranger's.</summary>
+    public FakeSns(int keySize) : this(RSA.Create(keySize)) { }
+    FakeSns(RSA rsa) {
+        _rsa = rsa;
         Pem = PemOf(_rsa, new(2020, 1, 1, 0, 0, 0, TimeSpan.Zero), new(2040, 1, 1, 0, 0, 0, TimeSpan.Zero));
         Answer = DefaultAnswerAsync;
     }

@@ -64,7 +64,7 @@ public sealed class SigningKeyTests {
     [Fact]
     public async Task A_certificate_of_another_key_makes_nothing_genuine() {
         await using var app = await ReceiverApp.StartAsync();
-        app.Sns.Pem = new FakeSns().Pem;
+        app.Sns.Pem = new FakeSns(keySize: 2048).Pem;
         Assert.Equal(403, (await app.PostAsync(app.Sns.Signed("hello"))).Status);
     }
 

@@ -96,7 +96,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         NeedsMoto();
         string queue = await moto.CreateQueueAsync(), raw = FakeSns.SesBounce(["raw@example.com"]);
         var sns = new FakeSns();
-        var envelope = JsonNode.Parse(new FakeSns().Bounce("victim@example.com"))!;
+        var envelope = JsonNode.Parse(new FakeSns(keySize: 2048).Bounce("victim@example.com"))!;
         envelope["SigningCertURL"] = sns.CertUrl; // of another key than it was signed with
         string forged = envelope.ToJsonString();
         foreach (string body in (string[])["no JSON", raw, forged]) await moto.SendAsync(queue, body);
@@ -198,7 +198,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
     public async Task A_forged_envelope_is_refused_where_raw_messages_are_believed() {
         NeedsMoto();
         string queue = await moto.CreateQueueAsync();
-        var forged = JsonNode.Parse(new FakeSns().Bounce("victim@example.com"))!;
+        var forged = JsonNode.Parse(new FakeSns(keySize: 2048).Bounce("victim@example.com"))!;
         await using var app = await StartRawAsync(queue);
         forged["SigningCertURL"] = app.Sns.CertUrl;
         forged["eventType"] = "Bounce";
