@@ -122,8 +122,9 @@ sealed class ReceiverOptions : IValidatableObject {
     [ConfigurationKeyName("Suppression:SoftBounceLimit")] public int SoftBounceLimit { get; set; }
 
     public static void AddTo(WebApplicationBuilder builder) {
-        var beside = new ConfigurationBuilder().SetBasePath(AppContext.BaseDirectory).AddInMemoryCollection([
+        var beside = new ConfigurationBuilder().SetBasePath(AppContext.BaseDirectory).AddInMemoryCollection([ // the executable may stand alone; and ASP.NET logs each path, with the address in it
             new("Kestrel:Endpoints:Webhook:Url", "http://localhost:8080"), new("Kestrel:Endpoints:Private:Url", "http://localhost:8081"),
+            new("Logging:LogLevel:Microsoft", "Warning"), new("Logging:LogLevel:Microsoft.Hosting.Lifetime", "Information"), new("Logging:LogLevel:Microsoft.Extensions.Hosting", "None"),
         ]).AddJsonFile("appsettings.json", optional: true).Build();
         builder.Configuration.Sources.Insert(0, new ChainedConfigurationSource { Configuration = beside });
         builder.Services.AddSingleton<IValidateOptions<ReceiverOptions>, ReceiverOptionsValidator>()
@@ -131,8 +132,7 @@ sealed class ReceiverOptions : IValidatableObject {
     }
 
     public IEnumerable<ValidationResult> Validate(ValidationContext validationContext) {
-        if (TopicArns.Length == 0)
-            yield return new("Sns:TopicArns is empty: name the topics to believe, as in Sns__TopicArns__0=arn:aws:sns:...");
+        if (TopicArns.Length == 0) yield return new("Sns:TopicArns is empty: name the topics to believe, as in Sns__TopicArns__0=arn:aws:sns:...");
         foreach (string arn in TopicArns.Where(arn => Topic.Parse(arn) is null))
             yield return new($"Sns:TopicArns: '{arn}' is not the ARN of a standard SNS topic");
         if (MinimumSignatureVersion is not (1 or 2)) yield return new("Sns:MinimumSignatureVersion must be 1 or 2");
@@ -334,8 +334,7 @@ sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackSt
     /// <summary>SNS publishes 256 KiB at most, which JSON escaping can double. Few messages pass 64 KiB, so only sixteen
     /// larger ones may come at once: the memory that strangers can take is bounded.</summary>
     public const int MaxBytes = 1 << 20, LargeBytes = 64 << 10, LargeAtOnce = 16;
-    readonly FrozenDictionary<string, Topic> _topics =
-        options.Value.TopicArns.Distinct().ToFrozenDictionary(arn => arn, arn => Topic.Parse(arn)!);
+    readonly FrozenDictionary<string, Topic> _topics = options.Value.TopicArns.Distinct().ToFrozenDictionary(arn => arn, arn => Topic.Parse(arn)!);
     readonly ConcurrentDictionary<Verdict, (long Count, long LoggedAt)> _refused = new();
     int _large;
     /// <summary>Told of every verdict, with the envelope where one could be read: it is genuine only when the status is 200.
@@ -362,8 +361,7 @@ sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackSt
     /// <summary>Receives an envelope: Kept, Confirmed or Unread only once it is on disk.</summary>
     public async Task<Verdict> ReceiveAsync(Envelope envelope, CancellationToken cancellation) {
         if (await VerifyAsync(envelope, cancellation) is { } refusal) return Refuse(refusal, envelope);
-        if (envelope.Type == Envelope.SubscriptionConfirmation && !await ConfirmAsync(envelope))
-            return Refuse(Verdict.NotConfirmed, envelope);
+        if (envelope.Type == Envelope.SubscriptionConfirmation && !await ConfirmAsync(envelope)) return Refuse(Verdict.NotConfirmed, envelope);
         if (envelope.Type == Envelope.UnsubscribeConfirmation) log.Unsubscribed(envelope.TopicArn);
         return await KeepAsync(envelope with { Token = null, SubscribeURL = null, Unsigned = null });
     }
@@ -457,7 +455,8 @@ sealed class SigningCertificate(RSAParameters? key, DateTimeOffset notBefore, Da
     public Verdict? Verify(Envelope envelope, int version, DateTimeOffset at) {
         if (key is null || at < notBefore || at >= notAfter) return Verdict.UnusableCertificate;
         Span<byte> signature = stackalloc byte[1024];
-        if (!Convert.TryFromBase64String(envelope.Signature, signature, out int length)) return Verdict.BadSignature;
+        // Blanks in it would be decoded, too, and kept: a megabyte of them with each copy of one genuine message.
+        if (envelope.Signature.Length > 1368 || !Convert.TryFromBase64String(envelope.Signature, signature, out int length)) return Verdict.BadSignature;
         byte[] canonical = ArrayPool<byte>.Shared.Rent(3 * envelope.Message.Length + (32 << 10));
         try {
             return _rsa.Value!.VerifyData(canonical.AsSpan(0, envelope.WriteCanonicalString(canonical)), signature[..length],
@@ -516,18 +515,20 @@ sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> option
 
 /// <summary>Asks SNS: no redirects, so the host that was checked is the one that answers, and 64 KiB at most.</summary>
 sealed class SnsClient(HttpClient http, TimeProvider clock, Log log) {
-    public static HttpClient CreateHttp() =>
-        new(new SocketsHttpHandler { AllowAutoRedirect = false }) { MaxResponseContentBufferSize = 64 << 10 };
+    long _told;
+    public static HttpClient CreateHttp() => new(new SocketsHttpHandler { AllowAutoRedirect = false }) { MaxResponseContentBufferSize = 64 << 10 };
     /// <summary>The body of a 200, or null and a line in the log.</summary>
     public async Task<string?> GetAsync(string url, int seconds, string what) {
+        string why;
         try {
             using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(seconds), clock);
             using var response = await http.GetAsync(new Uri(url), patience.Token);
             if (response.StatusCode == HttpStatusCode.OK) return await response.Content.ReadAsStringAsync(patience.Token);
-            log.Unavailable(what, "HTTP " + (int)response.StatusCode);
-        } catch (Exception e) when (e is HttpRequestException or OperationCanceledException or InvalidOperationException) {
-            log.Unavailable(what, e.GetType().Name);
-        }
+            why = "HTTP " + (int)response.StatusCode;
+        } catch (Exception e) when (e is HttpRequestException or OperationCanceledException or InvalidOperationException) { why = e.GetType().Name; }
+        if (_told != 0 && clock.GetElapsedTime(_told).TotalSeconds < 10) return null; // strangers make up as many names as they like
+        _told = clock.GetTimestamp();
+        log.Unavailable(what, why);
         return null;
     }
 }
@@ -851,16 +852,21 @@ sealed record Rates(long Sends, long Deliveries, long Bounces, long Complaints) 
     public const int Enough = 200;
     public double? BounceRate => Sends > 0 ? (double)Bounces / Sends : null;
     public double? ComplaintRate => Deliveries > 0 ? (double)Complaints / Deliveries : null;
-    /// <summary>Hard bounces and complaints, without what SES's own list stopped, the simulator's, and not-spam.</summary>
-    public static Rates Of(IEnumerable<Count> counts) => counts.Where(count => !count.ToSimulator).Aggregate(new Rates(0, 0, 0, 0), (sum, count) =>
-        count switch {
+    /// <summary>Hard bounces and complaints, without what SES's own list stopped, the simulator's, and not-spam; and those before the first
+    /// Send or Delivery, which nobody collected then. Oldest first.</summary>
+    public static Rates Of(IEnumerable<Count> all) {
+        Count[] counts = [.. all.Where(count => !count.ToSimulator)];
+        DateTimeOffset First(string kind) => Array.Find(counts, count => count.Kind == kind)?.At ?? default;
+        var (sent, delivered) = (First("Send"), First(SesEvent.Delivery));
+        return counts.Aggregate(new Rates(0, 0, 0, 0), (sum, count) => count switch {
             { Kind: "Send" } => sum with { Sends = sum.Sends + count.Number },
             { Kind: SesEvent.Delivery } => sum with { Deliveries = sum.Deliveries + count.Number },
             _ when SesEvent.IsFromList(count.SubType) => sum,
-            { Kind: SesEvent.Bounce, Type: "Permanent" } => sum with { Bounces = sum.Bounces + count.Number },
-            { Kind: SesEvent.Complaint, Type: not "not-spam" } => sum with { Complaints = sum.Complaints + count.Number },
+            { Kind: SesEvent.Bounce, Type: "Permanent" } when count.At >= sent => sum with { Bounces = sum.Bounces + count.Number },
+            { Kind: SesEvent.Complaint, Type: not "not-spam" } when count.At >= delivered => sum with { Complaints = sum.Complaints + count.Number },
             _ => sum,
         });
+    }
 }
 
 // ---- 7. Journal -------------------------------------------------------------------------------------------------
@@ -899,8 +905,7 @@ enum Commit { Kept, Busy, Unwritable }
 
 /// <summary>The journal's disk, and the seam at which tests make it fail.</summary>
 partial class Disk {
-    public virtual void Write(SafeFileHandle file, IReadOnlyList<ReadOnlyMemory<byte>> lines, long offset) =>
-        RandomAccess.Write(file, lines, offset);
+    public virtual void Write(SafeFileHandle file, IReadOnlyList<ReadOnlyMemory<byte>> lines, long offset) => RandomAccess.Write(file, lines, offset);
     public virtual void Flush(SafeFileHandle file) => RandomAccess.FlushToDisk(file);
     /// <summary>After a failed flush nobody knows what is on disk, so nothing may be acknowledged on that file again.</summary>
     public virtual void Die(Exception reason) => Environment.FailFast("FeedbackReceiver: the journal could not be flushed", reason);
@@ -920,7 +925,7 @@ partial class Disk {
     /// <summary>What was created, renamed or deleted in the folder stays so after a power cut.</summary>
     public static void FlushFolder(string folder) {
         int directory = open(Path.GetFullPath(folder), 0);
-        if (directory >= 0 && (fsync(directory) | close(directory)) != 0) throw new IOException("cannot flush " + folder);
+        if (directory < 0 || (fsync(directory) | close(directory)) != 0) throw new IOException("cannot flush " + folder);
     }
 
     [LibraryImport("libc", StringMarshalling = StringMarshalling.Utf8)] private static partial int open(string path, int flags);
@@ -930,8 +935,7 @@ partial class Disk {
 
 /// <summary>Append-only. One writer thread takes whatever waits, writes it at once, flushes once, and only then answers.</summary>
 sealed class Journal : IDisposable {
-    sealed class Pending(Entry? entry, ReadOnlyMemory<byte> line)
-        : TaskCompletionSource<Commit>(TaskCreationOptions.RunContinuationsAsynchronously) {
+    sealed class Pending(Entry? entry, ReadOnlyMemory<byte> line) : TaskCompletionSource<Commit>(TaskCreationOptions.RunContinuationsAsynchronously) {
         public readonly Entry? Entry = entry; // null: a blank line, to try the disk
         public readonly ReadOnlyMemory<byte> Line = line;
     }
@@ -1032,7 +1036,7 @@ sealed class Journal : IDisposable {
             try {
                 if ((uint)_end >= SegmentBytes || _rolls) Roll();
                 _disk.Write(_segment.SafeFileHandle, batch.ConvertAll(pending => pending.Line), (uint)_end);
-            } catch (IOException full) {
+            } catch (Exception full) when (full is IOException or UnauthorizedAccessException) {
                 // Takes the half-written batch back, so that the next try begins on a clean line.
                 RandomAccess.SetLength(_segment.SafeFileHandle, (uint)_end);
                 if (_writable) _log.Unwritable(full.HResult);
@@ -1276,8 +1280,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     }
     public async Task<IReadOnlyList<Count>> CountsAsync(bool hourly, DateTimeOffset since) {
         await CaughtUpAsync();
-        return _file.Counts(hourly ? "hourly" : "daily",
-            since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture));
+        return _file.Counts(hourly ? "hourly" : "daily", since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture));
     }
     public Task<StoreState> StateAsync() {
         (long At, long? Behind) counted;
@@ -1485,7 +1488,8 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     /// <exception cref="LiteException">Nothing was written.</exception>
     public void Write(List<(long At, Entry? Entry)> entries, long end, Func<string, (string Address, Known Known)?> known) {
         lock (_gate) {
-            if (_boot is not null) File.WriteAllText(_mark, _boot); // before the first write, and not at a start on a full disk
+            if (_boot is not null) File.WriteAllText(_mark + ".part", _boot); // before the first write, and not at a start on a full disk
+            if (_boot is not null) File.Move(_mark + ".part", _mark, overwrite: true); // half of it would be another boot's
             _boot = null;
             if (!Database.BeginTrans()) throw new LiteException(0, "a transaction is open already");
             var counts = new Dictionary<(string, string), long>();
@@ -1568,8 +1572,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     /// <summary>The events of each collection, newest first, read a few at a time so that nobody waits long for the gate.</summary>
     public IEnumerable<IEnumerable<(Guid Key, Feedback Feedback)>> Newest(EventQuery query) =>
         (query.Kind is null ? WithEmail : [CollectionOf(query.Kind)]).Select(collection => Newest(collection.Name, collection.Time, query));
-    static (string Name, string Time) CollectionOf(string kind) =>
-        WithEmail[kind switch { SesEvent.Bounce => 0, SesEvent.Complaint => 1, _ => 2 }];
+    static (string Name, string Time) CollectionOf(string kind) => WithEmail[kind switch { SesEvent.Bounce => 0, SesEvent.Complaint => 1, _ => 2 }];
 
     IEnumerable<(Guid Key, Feedback Feedback)> Newest(string name, string time, EventQuery query) {
         var highest = query.Highest;
@@ -1606,7 +1609,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
             try { return read(); } catch (Exception e) {
                 log.FollowerFailed(e.GetType().Name, e.Message);
                 Abandon();
-                if (e is not OutOfMemoryException) MoveAside("damaged");
+                if (e is not (OutOfMemoryException or IOException { HResult: not 5 })) MoveAside("damaged"); // 5: EIO; another, as a full disk, mends itself
                 throw new Unavailable();
             }
         }
@@ -1699,16 +1702,13 @@ static class JsonElements {
 
 /// <summary>Everything that is logged: ids, verdicts and counts; never an address, a body, a token or a subscribe URL.</summary>
 sealed partial class Log(ILogger<Log> logger) {
-    [LoggerMessage(1, Warning, "Refused with {Status}, {Why}: {Count} so far")]
-    public partial void Refused(int status, string why, long count);
+    [LoggerMessage(1, Warning, "Refused with {Status}, {Why}: {Count} so far")] public partial void Refused(int status, string why, long count);
     [LoggerMessage(2, Warning, "{What} cannot be had from SNS: {Why}")] public partial void Unavailable(string what, string why);
-    [LoggerMessage(3, Warning, "Signing certificate {Name} cannot be kept in Sns:CertificateDirectory: {Why}")]
-    public partial void NotKept(string name, string why);
+    [LoggerMessage(3, Warning, "Signing certificate {Name} cannot be kept in Sns:CertificateDirectory: {Why}")] public partial void NotKept(string name, string why);
     [LoggerMessage(4, Warning, "UNSUBSCRIBED: {Topic} is silent now; subscribe it again")] public partial void Unsubscribed(string topic);
     [LoggerMessage(5, Warning, "{Bytes} bytes that were never acknowledged; they are cut off")] public partial void TornTail(long bytes);
     [LoggerMessage(6, Error, "The journal cannot be written ({HResult}): 503 until it can")] public partial void Unwritable(int hResult);
     [LoggerMessage(7, Error, "The follower failed, goes on: {Type}: {Why}")] public partial void FollowerFailed(string type, string why);
     [LoggerMessage(8, Warning, "{Path} is moved aside ({Why}) and built anew")] public partial void MovedAside(string path, string why);
-    [LoggerMessage(9, Information, "{What}: segment {Segment} of {Last}, at {MiB} MiB")]
-    public partial void Working(string what, long segment, long last, long mib);
+    [LoggerMessage(9, Information, "{What}: segment {Segment} of {Last}, at {MiB} MiB")] public partial void Working(string what, long segment, long last, long mib);
 }

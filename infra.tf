@@ -365,7 +365,8 @@ resource "aws_iam_role_policy_attachment" "receiver" {
 }
 
 # --- 6. alarms, when alarm_actions says whom to tell ------------------------------------------------------------------
-# The receiver empties the queue as it runs, so the age of the oldest message tells of trouble; their number does not.
+# The receiver empties the queue as it runs, so the age of the oldest message tells of one that does not; their number does not.
+# Of what a receiver leaves there (a topic that it does not know) it tells itself: SQS's age leaves out what came three times.
 # Rates are of the whole account; no news is no change, hence "ignore", as AWS advises:
 # https://docs.aws.amazon.com/ses/latest/dg/reputationdashboard-cloudwatch-alarm.html
 

@@ -38,6 +38,7 @@ sealed partial class Alerts : BackgroundService {
     public const double WellUnder = 0.8;
     const int MostEvents = 10_000;
     const long LowDisk = 1L << 30;
+    const string Certificate = "certificate";
     static readonly TimeSpan Interval = TimeSpan.FromMinutes(1), LongestPause = TimeSpan.FromHours(1),
         Late = TimeSpan.FromMinutes(10), NearItsEnd = TimeSpan.FromDays(7);
     readonly HttpClient _http = new(new SocketsHttpHandler {
@@ -54,6 +55,7 @@ sealed partial class Alerts : BackgroundService {
     readonly string _folder;
     readonly Dictionary<string, int> _said; // the level of each
     DateTimeOffset _read; // when the store last could be
+    bool _checked;
 
     public Alerts(IFeedbackStore store, SigningCertificates certificates, Disk disk, IOptions<AlertOptions> options,
         IOptions<ReceiverOptions> receiver, TimeProvider clock, IMeterFactory meters, IServiceProvider services, ILogger<Alerts> logger) {
@@ -87,9 +89,11 @@ sealed partial class Alerts : BackgroundService {
         var now = _clock.GetUtcNow();
         List<Alarm> alarms = [.. await OfTheMachineAsync(now), .. _services.GetServices<Func<Finding?>>().Select(find => find())
             .OfType<Finding>().Select(finding => new Alarm(finding.Code, $"{finding.Says} To mend it: {finding.Mend}."))];
-        bool complete = true;
+        bool complete = _checked; // the first time not all have looked yet
         try {
-            alarms.AddRange(await OfTheStoreAsync(now));
+            alarms.AddRange(await OfTheFollowerAsync());
+            // Of a store that is being built anew the half that is there would tell of silence, and of no complaints.
+            if (await _store.CaughtUpAsync()) alarms.AddRange(await OfTheStoreAsync(now)); else complete = false;
             _read = now;
         } catch (Unavailable) {
             complete = false;
@@ -101,9 +105,11 @@ sealed partial class Alerts : BackgroundService {
             Save(alarm.Key, alarm.Level);
         }
         foreach (string over in complete ? _said.Keys.Except(alarms.Select(alarm => alarm.Key)).ToArray() : []) {
+            if (over == Certificate && _certificates.LastEnd is null) continue; // none was needed since the start
             await SayAsync($"All clear: {over}.", stopping);
             Save(over, 0);
         }
+        _checked = true;
     }
 
     async Task<List<Alarm>> OfTheMachineAsync(DateTimeOffset now) {
@@ -113,18 +119,20 @@ sealed partial class Alerts : BackgroundService {
         if (_store is LiteDbStore && _disk.Free(_folder) is var free and < LowDisk)
             alarms.Add(new("disk", $"{free >> 20} MiB are left on the journal's disk. Make room: when it is full, SNS is told 503."));
         if (_certificates.LastEnd is { } end && end - now < NearItsEnd)
-            alarms.Add(new("certificate", $"The newest signing certificate that SNS used ends on {Utc(end)}. "
+            alarms.Add(new(Certificate, $"The newest signing certificate that SNS used ends on {Utc(end)}. "
                 + "Its next one is fetched from SNS: see that this machine can reach it, or put the file into Sns:CertificateDirectory."));
         return alarms;
     }
 
+    async Task<Alarm[]> OfTheFollowerAsync() => (await _store.StateAsync()).Behind is var behind && behind < Late ? [] : [new("follower",
+        $"History and counts are {behind.TotalMinutes:0} minutes behind. The receiver's log says why; nothing is lost.")];
+
     async Task<List<Alarm>> OfTheStoreAsync(DateTimeOffset now) {
         var alarms = new List<Alarm>();
         var state = await _store.StateAsync();
-        if (state.Behind >= Late)
-            alarms.Add(new("follower",
-                $"History and counts are {state.Behind.TotalMinutes:0} minutes behind. The receiver's log says why; nothing is lost."));
-        foreach (var topic in state.Topics.Where(topic => topic.UnsubscribedAt is { } at && !(topic.ConfirmedAt >= at)))
+        // SNS tries for an hour at most: what comes later came by another subscription, as a queue's is.
+        foreach (var topic in state.Topics.Where(topic => topic.UnsubscribedAt is { } at && !(topic.ConfirmedAt >= at)
+            && !(topic.LastAt > at.AddHours(1))))
             alarms.Add(new($"unsubscribed {topic.TopicArn}", $"{topic.TopicArn} was unsubscribed on {Utc(topic.UnsubscribedAt!.Value)}: "
                 + "nothing comes from it any more. Subscribe it again."));
         if (_options.SilenceDays > 0 && state.Topics.Max(topic => topic.LastAt) is { } last

@@ -64,9 +64,11 @@ sealed class Hook : BackgroundService {
     TimeSpan _pause = ShortestPause;
     volatile Change? _oldest; // of those that are still to be told
     volatile bool _refused; // the last time
+    long _taken; // when the endpoint last took one, or this began, in ticks
 
     public Hook(IFeedbackStore store, IOptions<HookOptions> options, TimeProvider clock, IMeterFactory meters, ILogger<Hook> logger) {
         (_store, _clock, _logger, _endpoint) = (store, clock, logger, (new Uri(options.Value.Url), options.Value.Key!));
+        _taken = clock.GetUtcNow().UtcTicks;
         var meter = meters.Create("FeedbackReceiver");
         _deliveries = meter.CreateCounter<long>("feedback_receiver.hook.deliveries", "{change}", "Changes posted to Hook:Url, by outcome");
         meter.CreateObservableGauge("feedback_receiver.hook.lag", () => Lag, "s", "Age of the oldest change that is still to be told; 0: none is");
@@ -76,7 +78,8 @@ sealed class Hook : BackgroundService {
     /// <summary>Told: nothing waits. Telling: something does. Failing: and the last try failed.</summary>
     public Errand Report() => new("hook", _refused ? "failing" : _oldest is null ? "told" : "telling", Math.Round(Lag, 3));
     /// <summary>What the operator should hear: that the endpoint refuses, and since when something waits for it.</summary>
-    public Finding? Find() => _oldest is not { } oldest || _clock.GetUtcNow() - oldest.At < Late ? null : new("hook-refused", "warning",
+    public Finding? Find() => _oldest is not { } oldest || !_refused || _clock.GetUtcNow() - oldest.At < Late
+        || _clock.GetUtcNow().UtcTicks - Volatile.Read(ref _taken) < Late.Ticks ? null : new("hook-refused", "warning",
         $"Hook:Url has taken nothing since {oldest.At.UtcDateTime:yyyy-MM-dd HH:mm 'UTC'}.",
         "see the receiver's log, and mend the endpoint");
 
@@ -109,6 +112,7 @@ sealed class Hook : BackgroundService {
                 _oldest = change;
                 await PostAsync(change, stopping);
                 (told, _pause, _refused) = (change.Number, ShortestPause, false);
+                Volatile.Write(ref _taken, _clock.GetUtcNow().UtcTicks);
                 _deliveries.Add(1, new KeyValuePair<string, object?>("outcome", "told"));
                 if (_clock.GetElapsedTime(since) < Soon) continue;
                 await _store.DropChangesAsync(told);

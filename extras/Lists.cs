@@ -460,10 +460,17 @@ sealed class CsvRows {
         return new(lines.Number, null, Why: why);
     }
 
-    // A quote that is never closed can end at the next one, entries later.
-    bool Swallows(string text, List<Row> rows) => text.Contains('\n') && text.Split('\n').Skip(1).Any(line =>
-        Array.Exists(line.Split(_delimiter ?? ','), field => Address.IsAddress(field)
-            && !rows.Exists(row => row.Address is { } address && Address.Key(address) == Address.Key(field))));
+    // A quote that is never closed can end at the next one, entries later: then a line within has an address of its own. So may
+    // what another mail server said, in as many lines as it liked.
+    bool Swallows(string text, List<Row> rows) {
+        if (!text.Contains('\n')) return false;
+        var read = rows.Where(row => row.Address is not null).Select(row => Address.Key(row.Address!)).ToHashSet();
+        return text.Split('\n').Skip(1).Any(line => Array.Exists(line.Split(_delimiter ?? ','), field =>
+            Address.IsAddress(field) && !IsReply(field) && !read.Contains(Address.Key(field))));
+    }
+    // 550-Sent: RCPT TO:<ops@example.com>
+    static bool IsReply(string field) => field.Contains(":<", Ordinal)
+        || field.TrimStart() is [>= '2' and <= '5', >= '0' and <= '9', >= '0' and <= '9', ' ' or '-', ..];
 
     // The first line tells what separates fields, and whether it is a header.
     bool IsHeader(LineReader lines, string text) {
@@ -967,15 +974,14 @@ sealed partial class Person {
     public Person(string key) {
         _key = key;
         int at = key.LastIndexOf('@');
+        // What is no address is looked for as a whole alone: others have it in theirs (info), and members of SES's are called so (bounce).
         // The longest run that is spelled alike in every way but upper case: a line without it need not be read.
-        string local = at < 0 ? key : key[..at];
-        _needle = key.StartsWith("sha256:", Ordinal) ? ""
-            : new string([.. local.Select(each => char.IsAsciiLetterOrDigit(each) ? each : ' ')])
-                .Split(' ').MaxBy(run => run.Length)!;
+        string local = key[..Math.Max(at, 0)];
+        _needle = new string([.. local.Select(each => char.IsAsciiLetterOrDigit(each) ? each : ' ')]).Split(' ').MaxBy(run => run.Length)!;
         string domain = key[(at + 1)..], unicode = domain;
         try { unicode = new IdnMapping().GetUnicode(domain); } catch (ArgumentException) { } // no such domain, then
-        string[] whole = at < 0 ? [key] : [.. new[] { domain, unicode }.Distinct().Select(each => key[..(at + 1)] + each)];
-        _spellings = at < 0 ? whole : [.. whole, .. whole.Select(each => each[..at] + "=" + each[(at + 1)..])];
+        string[] whole = [.. new[] { domain, unicode }.Distinct().Select(each => key[..(at + 1)] + each)];
+        _spellings = at < 0 ? [] : [.. whole, .. whole.Select(each => each[..at] + "=" + each[(at + 1)..])];
     }
 
     /// <summary>What stays known of an address whose owner is forgotten: nothing that tells of the person. Null when that is

@@ -16,7 +16,8 @@ static partial class Extras {
     static partial void AddQueueConsumer(WebApplicationBuilder builder) {
         builder.Services.AddSingleton<IValidateOptions<QueueOptions>, QueueOptionsValidator>()
             .AddOptions<QueueOptions>().Bind(builder.Configuration).ValidateOnStart();
-        builder.Services.AddHostedService<QueueConsumer>();
+        builder.Services.AddSingleton<QueueConsumer>().AddHostedService(services => services.GetRequiredService<QueueConsumer>())
+            .AddSingleton<Func<Finding?>>(services => services.GetRequiredService<QueueConsumer>().Find);
     }
 }
 
@@ -56,8 +57,26 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
     static readonly TimeSpan ShortestPause = TimeSpan.FromSeconds(1), LongestPause = TimeSpan.FromSeconds(60), Measured = TimeSpan.FromMinutes(1);
     readonly Counter<long> _messages = meters.Create("FeedbackReceiver").CreateCounter<long>("feedback_receiver.queue.messages", "{message}",
         "Messages of the queue: deleted, or left in it to come again; failed: the queue could not be asked");
+    static readonly TimeSpan Late = TimeSpan.FromMinutes(10);
+    readonly Lock _leaving = new();
     TimeSpan _pause = ShortestPause;
     long _refused;
+    (DateTimeOffset Since, DateTimeOffset At, string Why)? _left; // what was left in the queue, with less than Late between
+    (DateTimeOffset At, Verdict? Verdict) _logged;
+
+    /// <summary>What the operator should hear: that messages are left in the queue, since when, and why. SQS's own measure of the oldest
+    /// message takes no notice of one that was received three times:
+    /// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html</summary>
+    public Finding? Find() {
+        lock (_leaving)
+            return _left is not { } left || clock.GetUtcNow() - left.At > Late || left.At - left.Since < Late ? null : new("queue-left", "warning",
+                $"Messages are left in the queue since {left.Since.UtcDateTime:yyyy-MM-dd HH:mm 'UTC'}, and lost after 14 days: {left.Why}.",
+                "see Sns:TopicArns, Sns:MinimumSignatureVersion and the receiver's log");
+    }
+    void Leave(Verdict verdict) {
+        var now = clock.GetUtcNow();
+        lock (_leaving) _left = (_left is { } left && now - left.At < Late ? left.Since : now, now, verdict.Why);
+    }
 
     /// <summary>Ends only when told to stop, with what it held at that moment finished.</summary>
     protected override async Task ExecuteAsync(CancellationToken stoppingToken) {
@@ -112,18 +131,20 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
 
     // One request waits while the queue is empty, for each one costs. Where two messages lay there may be many.
     async Task DrainAsync(AmazonSQSClient sqs, CancellationToken stopping) {
-        int taken = await TakeAsync(sqs, LongPoll, stopping);
+        var (came, done) = await TakeAsync(sqs, LongPoll, stopping);
         _pause = ShortestPause;
-        if (taken > 1) await Task.WhenAll(Enumerable.Range(0, AtOnce).Select(_ => UntilEmptyAsync()));
+        if (done > 1) await Task.WhenAll(Enumerable.Range(0, AtOnce).Select(_ => UntilEmptyAsync()));
+        // What is left comes again within a minute: each request costs, and others may lie behind it.
+        else if (came > done) await Task.Delay(ShortestPause, clock, stopping).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
 
         async Task UntilEmptyAsync() {
             // For a second: a request that does not wait asks only some of the queue's servers, and may find nothing.
-            while (!stopping.IsCancellationRequested && await TakeAsync(sqs, seconds: 1, stopping) > 0) { }
+            while (!stopping.IsCancellationRequested && (await TakeAsync(sqs, seconds: 1, stopping)).Done > 0) { }
         }
     }
 
-    // Receives once, and finishes what came: how many. Only the waiting can be cancelled.
-    async Task<int> TakeAsync(AmazonSQSClient sqs, int seconds, CancellationToken stopping) {
+    // Receives once, and finishes what came: how many came, and how many are done with. Only the waiting can be cancelled.
+    async Task<(int Came, int Done)> TakeAsync(AmazonSQSClient sqs, int seconds, CancellationToken stopping) {
         var request = new ReceiveMessageRequest(options.Value.QueueUrl) { MaxNumberOfMessages = Batch, WaitTimeSeconds = seconds };
         var messages = (await sqs.ReceiveMessageAsync(request, stopping)).Messages ?? []; // the SDK's word for none is null
         var verdicts = await Task.WhenAll(messages.Select(ReceiveAsync));
@@ -135,7 +156,10 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
             throw new AmazonSQSException($"{failed.Code}: a message cannot be deleted");
         Count(done.Count, "deleted");
         Count(messages.Count - done.Count, "left");
-        return Array.Find(verdicts, verdict => verdict.Status == 503) is { } later ? throw new Later(later.Why) : messages.Count;
+        // Of the others that are 503 each has a reason of its own (a certificate, SHA-1), which keeps nobody else waiting.
+        if (Array.Find(verdicts, verdict => verdict == Verdict.Busy || verdict == Verdict.Unwritable) is { } later) throw new Later(later.Why);
+        if (Array.Find(verdicts, verdict => verdict.Status == 503 || MayBeWanted(verdict)) is { } left) Leave(left);
+        return (messages.Count, done.Count);
     }
 
     void Count(int messages, string outcome) {
@@ -152,7 +176,12 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
             var commit = await store.CommitAsync(new(clock.GetUtcNow(), Refused: new(verdict.Why, Cut(message.Body))));
             if (commit != Commit.Kept) return commit == Commit.Busy ? Verdict.Busy : Verdict.Unwritable;
         }
-        logger.Refused(message.MessageId, verdict.Status, verdict.Why, Interlocked.Increment(ref _refused));
+        long count = Interlocked.Increment(ref _refused);
+        lock (_leaving) { // once in ten seconds at most: what is left comes again and again
+            if (verdict == _logged.Verdict && clock.GetUtcNow() - _logged.At < TimeSpan.FromSeconds(10)) return verdict;
+            _logged = (clock.GetUtcNow(), verdict);
+        }
+        logger.Refused(message.MessageId, verdict.Status, verdict.Why, count);
         return verdict;
     }
 

@@ -49,6 +49,20 @@ public sealed class CertificateTests {
     }
 
     [Fact]
+    public async Task Names_that_a_stranger_makes_up_are_logged_once_in_ten_seconds() {
+        await using var app = await ReceiverApp.StartAsync();
+        app.Sns.Answer = (_, _) => Task.FromResult(new HttpResponseMessage(System.Net.HttpStatusCode.Forbidden));
+        for (int number = 0; number < 30; number++) {
+            var envelope = app.Sns.Notification("hello");
+            envelope["SigningCertURL"] = $"https://sns.us-east-1.amazonaws.com/SimpleNotificationService-{number:x8}.pem";
+            Assert.Equal(503, (await app.PostAsync(app.Sns.Sign(envelope))).Status);
+            if (number == 19) app.Clock.Advance(TimeSpan.FromSeconds(10));
+        }
+        Assert.Equal(30, app.Sns.Requests.Count);
+        Assert.Equal(2, System.Text.RegularExpressions.Regex.Count(app.Log.Text, "cannot be had from SNS"));
+    }
+
+    [Fact]
     public async Task A_certificate_in_the_directory_is_not_downloaded() {
         await using var app = await ReceiverApp.StartAsync();
         Directory.CreateDirectory(FileOf(app, ""));

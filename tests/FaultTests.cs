@@ -82,6 +82,9 @@ public sealed class FaultTests {
         Assert.Equal(503, (await again.PostAsync(sns.Bounce("full@example.com"))).Status);
         disk.Free();
         Assert.Equal(200, (await again.PostAsync(sns.Bounce("after@example.com"))).Status);
+        await Eventually.TrueAsync(async () => await again.GetAsync("/history/after@example.com") is (200, var history)
+            && history.GetProperty("complete").GetBoolean() && history.GetProperty("events").GetArrayLength() == 1);
+        Assert.Empty(Directory.GetFiles(disk.Folder, "*.aside"));
     }
 
     [Fact]
@@ -96,12 +99,14 @@ public sealed class FaultTests {
             Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce($"full{number}@example.com"))).Status);
         await Eventually.TrueAsync(() => app.Log.Text.Contains("The follower failed", StringComparison.Ordinal));
         Assert.Equal(200, await app.StatusAsync("/suppressed/full99@example.com"));
+        for (int times = 0; times < 20; times++) await app.GetAsync("/history/full99@example.com");
         disk.Free();
         disk.Remount("size=64m");
         await Eventually.TrueAsync(async () => await app.GetAsync("/history/full99@example.com") is (200, var history)
             && history.GetProperty("complete").GetBoolean());
         Assert.Single(await app.HistoryAsync("full0@example.com"));
         Assert.Single(await app.HistoryAsync("before@example.com"));
+        Assert.Empty(Directory.GetFiles(disk.Folder, "*.aside"));
     }
 
     [Fact]

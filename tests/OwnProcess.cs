@@ -23,8 +23,11 @@ sealed partial class OwnProcess : IDisposable {
     public string Output => string.Join("\n", _output);
 
     /// <summary>Starts a receiver in a folder. More of its environment is `NAME=value`.</summary>
-    public static async Task<OwnProcess> StartAsync(string folder, params string[] environment) {
-        string dll = Path.Combine(AppContext.BaseDirectory, "FeedbackReceiver.dll");
+    public static Task<OwnProcess> StartAsync(string folder, params string[] environment) =>
+        StartFromAsync(AppContext.BaseDirectory, folder, environment);
+    /// <summary>The same, with FeedbackReceiver.dll from elsewhere.</summary>
+    public static async Task<OwnProcess> StartFromAsync(string program, string folder, params string[] environment) {
+        string dll = Path.Combine(program, "FeedbackReceiver.dll");
         string? executable = Environment.GetEnvironmentVariable("FEEDBACK_RECEIVER");
         var start = new ProcessStartInfo(executable ?? "dotnet", executable is null ? [dll] : []) {
             RedirectStandardOutput = true,

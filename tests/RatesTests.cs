@@ -37,6 +37,18 @@ public sealed class RatesTests {
         Assert.Equal(1, Rates.Of([Counted("Bounce", "Permanent", "Suppressed", 1)]).Bounces);
 
     [Fact]
+    public void What_came_before_sends_or_deliveries_were_collected_is_in_no_rate() {
+        static Count At(double hours, Count count) => count with { At = Noon.AddHours(hours) };
+        var rates = Rates.Of([
+            At(-2, Counted("Bounce", "Permanent", "General", 500)), At(-2, Counted("Complaint", "abuse", "", 50)), At(-1, Counted("Send", "", "", 100)),
+            At(-1, Counted("Bounce", "Permanent", "General", 1)), At(-1, Counted("Complaint", "abuse", "", 50)), At(0, Counted("Delivery", "", "", 100)),
+            At(0, Counted("Bounce", "Permanent", "General", 1)), At(1, Counted("Complaint", "abuse", "", 1)),
+        ]);
+
+        Assert.Equal((0.02, 0.01), (rates.BounceRate, rates.ComplaintRate));
+    }
+
+    [Fact]
     public void Without_sends_and_deliveries_the_rates_are_unknown_and_not_zero() {
         var rates = Rates.Of([Counted("Bounce", "Permanent", "General", 5), Counted("Complaint", "abuse", "", 5)]);
 

@@ -138,13 +138,14 @@ public sealed class SigningTests {
     [InlineData("{genuine}{genuine}")]
     [InlineData("{half}")]
     [InlineData("{1 MB}")]
+    [InlineData("{genuine}{blanks}")]
     public async Task A_signature_that_cannot_be_one_is_refused(string signature) {
         await using var app = await ReceiverApp.StartAsync();
         var envelope = app.Sns.Notification("hello");
         app.Sns.Sign(envelope);
         string genuine = envelope["Signature"]!.GetValue<string>();
         envelope["Signature"] = signature.Replace("{genuine}", genuine).Replace("{half}", genuine[..172])
-            .Replace("{1 MB}", new string('A', 1_000_000));
+            .Replace("{1 MB}", new string('A', 1_000_000)).Replace("{blanks}", new string(' ', 100_000));
         Assert.Equal(403, (await app.PostAsync(envelope.ToJsonString())).Status);
     }
 

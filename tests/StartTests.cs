@@ -65,6 +65,23 @@ public sealed class StartTests {
     }
 
     [Fact]
+    public async Task The_program_without_appsettings_json_beside_it_logs_no_address() {
+        string program = Directory.CreateTempSubdirectory("program-").FullName, folder = Directory.CreateTempSubdirectory("receiver-").FullName;
+        foreach (string file in Directory.GetFiles(AppContext.BaseDirectory).Where(file => Path.GetExtension(file) is ".dll" or ".json" or ".so"))
+            if (!Path.GetFileName(file).StartsWith("appsettings", StringComparison.Ordinal)) File.Copy(file, Path.Combine(program, Path.GetFileName(file)));
+        using var receiver = await OwnProcess.StartFromAsync(program, folder);
+        using (var suppressed = await receiver.Private.PutAsync("/suppressed/jane@example.com", null, TestContext.Current.CancellationToken))
+            Assert.Equal(201, (int)suppressed.StatusCode);
+        using (var found = await receiver.Private.GetAsync("/suppressed/jane@example.com", TestContext.Current.CancellationToken))
+            Assert.Equal(200, (int)found.StatusCode);
+        Assert.False(await receiver.PostAsync("no JSON"));
+        await receiver.StopAsync();
+        Assert.DoesNotContain("jane", receiver.Output, StringComparison.Ordinal);
+        Assert.DoesNotContain("AspNetCore", receiver.Output, StringComparison.Ordinal);
+        Assert.Contains("Refused with 400", receiver.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_command_that_there_is_not_is_refused() {
         var (exitCode, error) = await RunCommandAsync(["reubild"], [Arn]);
         Assert.Equal((1, "FeedbackReceiver: no command is called 'reubild'\n"), (exitCode, error));

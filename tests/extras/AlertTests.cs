@@ -241,6 +241,66 @@ public sealed class AlertTests {
         app.Clock.Advance(TimeSpan.FromHours(1.1));
         await CheckedAsync(app);
         Assert.Contains("ends on 2026-12-01 09:00 UTC", Assert.Single(Said(endpoint)), StringComparison.Ordinal);
+
+        await app.StopAsync();
+        await using var again = await StartAsync(endpoint, app.Folder);
+        for (int i = 0; i < 3; i++) await CheckedAsync(again);
+        Assert.Single(Said(endpoint)); // no certificate was needed yet, so none is well
+    }
+
+    [Fact]
+    public async Task While_history_is_built_anew_nothing_is_silent_and_nothing_is_over() {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+        await SentAsync(app, "Delivery", 200);
+        await ComplainedAsync(app, 10);
+        await CheckedAsync(app);
+        Assert.Single(Said(endpoint));
+        await app.StopAsync();
+        foreach (string file in Directory.GetFiles(app.Folder, "feedback*")) File.Delete(file);
+        Directory.CreateDirectory(app.FeedbackDb + ".open"); // where a file must be before the first write to feedback.db
+
+        await using var again = await StartAsync(endpoint, app.Folder);
+        for (int i = 0; i < 3; i++) await CheckedAsync(again);
+        Assert.DoesNotContain(Said(endpoint), said => said.Contains("All clear", StringComparison.Ordinal));
+
+        Directory.Delete(app.FeedbackDb + ".open");
+        await Until.TrueAsync(() => {
+            again.Clock.Advance(TimeSpan.FromDays(1));
+            return Said(endpoint).Contains("FeedbackReceiver: All clear: complaints.");
+        });
+    }
+
+    [Fact]
+    public async Task A_topic_that_was_unsubscribed_and_comes_by_another_subscription_is_well() {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+        await app.PostAsync(app.Sns.Sign(app.Sns.Confirmation("UnsubscribeConfirmation")));
+        await app.PostAsync(app.Sns.Bounce("jane@example.com")); // which SNS may have tried before
+        await CheckedAsync(app);
+        Assert.Contains("was unsubscribed on 2026-11-24 08:00 UTC", Assert.Single(Said(endpoint)), StringComparison.Ordinal);
+
+        app.Clock.Advance(TimeSpan.FromHours(1.1));
+        await app.PostAsync(app.Sns.Bounce("joe@example.com"));
+        await CheckedAsync(app);
+        Assert.Equal($"FeedbackReceiver: All clear: unsubscribed {FakeSns.TopicArn}.", Said(endpoint)[1]);
+    }
+
+    [Fact]
+    public async Task What_was_said_before_a_restart_is_not_over_before_everybody_has_looked() {
+        await using var endpoint = await Endpoint.StartAsync();
+        Finding? found = new("hook-refused", "warning", "Something waits.", "see to it");
+        int looks = 0;
+        Task<ReceiverApp> StartWithAsync(Func<Finding?> find, string? folder = null) => ReceiverApp.StartAsync(
+            ["Alerts:Url=" + endpoint.Url], folder, disk: _disk, with: builder => builder.Services.AddSingleton(find));
+        await using var app = await StartWithAsync(() => found);
+        await CheckedAsync(app);
+        await app.StopAsync();
+
+        await using var again = await StartWithAsync(() => looks++ == 0 ? null : found, app.Folder);
+        for (int i = 0; i < 3; i++) await CheckedAsync(again);
+        Assert.Single(Said(endpoint));
+        Assert.True(looks > 2);
     }
 
     [Fact]

@@ -318,11 +318,10 @@ public sealed class EventTests {
         readonly string _pipe;
 
         public HeldWriter(string feedbackDb) {
-            using var mkfifo = System.Diagnostics.Process.Start("mkfifo", _pipe = feedbackDb + ".open");
+            using var mkfifo = System.Diagnostics.Process.Start("mkfifo", _pipe = feedbackDb + ".open.part");
             mkfifo.WaitForExit();
         }
 
-        public Task OpenAsync() => Task.Run(() => File.WriteAllText(_pipe, File.ReadAllText("/proc/sys/kernel/random/boot_id")));
         public Task<string> LetGoAsync() => File.ReadAllTextAsync(_pipe, TestContext.Current.CancellationToken);
         public void Dispose() => File.OpenHandle(_pipe, FileMode.OpenOrCreate, FileAccess.ReadWrite).Dispose(); // whoever still waits
     }
@@ -338,11 +337,8 @@ public sealed class EventTests {
         Assert.Equal(200, await first.StatusAsync("/events")); // so that feedback.db has them
         await first.StopAsync();
         var (watch, cancellation) = (new Watch(route), TestContext.Current.CancellationToken);
-        var writer = new HeldWriter(first.FeedbackDb);
-        var opens = writer.OpenAsync();
         await using var app = await ReceiverApp.StartAsync(folder: first.Folder, with: builder => builder.Services.AddSingleton<IStartupFilter>(watch));
-        using var held = writer;
-        await opens;
+        using var held = new HeldWriter(first.FeedbackDb);
         await app.PostAsync(app.Sns.Bounce("later@example.com"));
         using (var socket = new System.Net.Sockets.TcpClient()) {
             await socket.ConnectAsync(System.Net.IPAddress.Loopback, app.Private.BaseAddress!.Port, cancellation);

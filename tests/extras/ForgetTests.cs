@@ -48,6 +48,23 @@ public sealed class ForgetTests {
 
     static readonly string[] Traces = ["jane.doe", "Doe, Jane", "jane doe", Escaped(Jane)];
 
+    [Theory]
+    [InlineData("info")]
+    [InlineData("bounce")]
+    public async Task To_forget_what_is_no_address_takes_nothing_from_those_who_have_the_word_in_theirs(string word) {
+        await using var app = await ReceiverApp.StartAsync();
+        await app.PostAsync(app.Sns.Bounce(word));
+        await app.PostAsync(app.Sns.Signed(FakeSns.SesComplaint([word + "@example.com"], "mail-2")));
+        Assert.Equal(204, await ForgetAsync(app, word));
+        Assert.Equal("Complaint", Assert.Single(await HistoryAsync(app, word + "@example.com")).GetProperty("kind").GetString());
+        await app.StopAsync();
+        File.Delete(app.FeedbackDb);
+
+        await using var again = await ReceiverApp.StartAsync(folder: app.Folder, sns: app.Sns);
+        Assert.Equal((200, 200), (await again.StatusAsync($"/suppressed/{word}@example.com"), await again.StatusAsync("/suppressed/" + word)));
+        Assert.DoesNotContain($"\"emailAddress\\\":\\\"{word}\\\"", File.ReadAllText(Lines.SegmentIn(app.Folder)), StringComparison.Ordinal);
+    }
+
     [Fact]
     public async Task The_events_are_gone_from_everything_on_disk_and_the_suppression_stays() {
         await using var app = await ReceiverApp.StartAsync();

@@ -148,6 +148,25 @@ public sealed partial class HookTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task That_an_endpoint_takes_what_came_long_ago_is_no_fault_of_its() {
+        await using var endpoint = await Endpoint.StartAsync();
+        await using var app = await StartAsync(endpoint);
+        var find = app.Services.GetRequiredService<Func<Finding?>>();
+        var found = new System.Collections.Concurrent.ConcurrentQueue<Finding?>();
+        endpoint.Answer = _ => {
+            app.Clock.Advance(TimeSpan.FromMinutes(4));
+            found.Enqueue(find());
+            return Task.CompletedTask;
+        };
+        for (int i = 0; i < 6; i++) await app.PostAsync(app.Sns.Bounce($"a{i}@example.com", $"mail-{i}"));
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(1));
+            return found.Count == 6;
+        });
+        Assert.All(found, Assert.Null);
+    }
+
+    [Fact]
     public async Task Status_always_says_how_the_hook_is_doing_and_how_far_behind_it_is() {
         await using var endpoint = await Endpoint.StartAsync();
         await using var app = await StartAsync(endpoint);

@@ -228,6 +228,21 @@ public sealed class ImportTests {
     }
 
     [Fact]
+    public async Task What_another_mail_server_said_in_several_lines_is_no_entry_and_loses_none() {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal("2/0", await ImportAsync(app, """
+            address,code,error,created_at
+            jane@example.com,550,"Verification failed for <bounce@example.org>
+            550-Called: 192.0.2.1
+            550-Sent: RCPT TO:<bounce@example.org>
+            550 5.1.1 no such user <bounce@example.org>","Fri, 21 Oct 2011 11:02:55 UTC"
+            joe@example.com,550,"unknown","Fri, 21 Oct 2011 11:02:55 UTC"
+            """));
+        Assert.Equal(["jane@example.com bounce 2011-10-21", "joe@example.com bounce 2011-10-21"],
+            (await ListAsync(app)).Select(each => string.Join(' ', each.Split(' ')[..3])));
+    }
+
+    [Fact]
     public async Task Binary_rubbish_and_lines_of_ten_megabytes_end_well() {
         await using var app = await ReceiverApp.StartAsync();
         byte[] rubbish = new byte[300_000];
