@@ -250,8 +250,7 @@ static partial class Endpoints {
         return TypedResults.Bytes(body.WrittenMemory, "application/json; charset=utf-8");
     }
     // What is done by hand counts even when the clock has gone back behind the last lift.
-    static DateTimeOffset After(Known known, TimeProvider clock) =>
-        clock.GetUtcNow() is var now && now > known.LiftedAt ? now : known.LiftedAt.AddTicks(1);
+    static DateTimeOffset After(Known known, TimeProvider clock) => clock.GetUtcNow() is var now && now > known.LiftedAt ? now : known.LiftedAt.AddTicks(1);
     // From the raw target: routing leaves %2F as it is but decodes the rest, which cannot be told apart afterwards.
     public static string AddressIn(HttpContext http) {
         string target = http.Features.GetRequiredFeature<IHttpRequestFeature>().RawTarget.Split('?')[0];
@@ -475,14 +474,12 @@ sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> option
     /// <summary>Null when it cannot be had now. The URL is checked, and ends in the file name.</summary>
     public Task<SigningCertificate?> FindAsync(string url, string name) {
         lock (_gate) {
-            if (_known.TryGetValue(url, out var known) && (!Failed(known.Task) || clock.GetElapsedTime(known.Since).TotalSeconds < 60))
-                return known.Task;
+            if (_known.TryGetValue(url, out var known) && (!Failed(known.Task) || clock.GetElapsedTime(known.Since).TotalSeconds < 60)) return known.Task;
             var kept = ReadFile(name);
             if (kept is null && _known.Values.Count(each => !each.Task.IsCompleted) == 4) return Task.FromResult(kept);
             _known.Remove(url);
             // The oldest failure makes room first: a stranger who makes names up must not push a good one out.
-            if (_known.Count == 16)
-                _known.Remove(_known.MinBy(each => (!each.Value.Task.IsCompleted, !Failed(each.Value.Task), each.Value.Since)).Key);
+            if (_known.Count == 16) _known.Remove(_known.MinBy(each => (!each.Value.Task.IsCompleted, !Failed(each.Value.Task), each.Value.Since)).Key);
             var task = kept is null ? Task.Run(() => DownloadAsync(url, name)) : Task.FromResult<SigningCertificate?>(kept);
             _known[url] = (task, clock.GetTimestamp());
             return task;
@@ -792,8 +789,7 @@ static class Judgement {
         if (feedback.SubType is "MessageTooLarge" or "ContentRejected" or "AttachmentRejected" or "CustomTimeoutExceeded"
             || (maybeAutoReply && known.DeliveredMails?.Contains(feedback.MailId) == true) || feedback.At <= known.DeliveredAt
             || known.SoftBecause is not null || before.Any(bounce => bounce.Id == feedback.Id)) return known;
-        if (before.Length + 1 < limit)
-            return known with { SoftBounces = [.. before, new(feedback.Id, feedback.At, feedback.MailId, maybeAutoReply)] };
+        if (before.Length + 1 < limit) return known with { SoftBounces = [.. before, new(feedback.Id, feedback.At, feedback.MailId, maybeAutoReply)] };
         return Suppress(known with { SoftBounces = null, SoftBecause = Because(Reason.SoftBounces, feedback) }, Reason.SoftBounces, feedback);
     }
 
@@ -1184,8 +1180,7 @@ sealed class KnownPart {
     public int Suppressed { get; private set; }
     public Known? Find(UInt128 key) => !_places.TryGetValue(key, out var place) ? null
         : JsonSerializer.Deserialize(_bytes.AsSpan(place.At + place.Address, place.Known), SnsJson.Default.Known);
-    public (string, bool)[] Addresses() =>
-        [.. _places.Values.Select(place => (Encoding.UTF8.GetString(_bytes, place.At, place.Address), place.Suppressed))];
+    public (string, bool)[] Addresses() => [.. _places.Values.Select(place => (Encoding.UTF8.GetString(_bytes, place.At, place.Address), place.Suppressed))];
     public void Forget(UInt128 key) {
         if (!_places.Remove(key, out var place)) return;
         _kept -= place.End - place.At;
@@ -1224,6 +1219,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     readonly Dictionary<long, int> _failures = []; // how often LiteDB failed at a position
     Thread? _follower;
     readonly long _began = clock.GetUtcNow().Ticks;
+    long _held; // what the file held once; while it holds less, it is being built anew
     long _told, _waiting; // since when what the follower reads waits; 0: it has read nothing
     (long At, long? Kept) _copied; // up to where, and which of the entries kept since the start that is; null: nobody counted
     /// <summary>Begins to follow. After two seconds messages are let in, though look-ups say 503 until all is read.</summary>
@@ -1233,6 +1229,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
             throw new Refusal("ConnectionStrings:Feedback must be Filename=<path>");
         FinishForgetting();
         _file.Open();
+        _held = journal.End;
         if (_file.Applied > journal.End) throw new Refusal($"{_file.Path} knows of more than the journal in {journal.Folder} holds: "
             + "restore the journal, or move the file away to begin anew");
         journal.OnKept = entry => {
@@ -1270,16 +1267,20 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     /// <summary>One collection's newest against the others', until all are read.</summary>
     public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query,
         [EnumeratorCancellation] CancellationToken cancellation) {
-        await CaughtUpAsync();
+        if (query.Address is null) await WholeAsync();
+        else await CaughtUpAsync();
         var heads = _file.Newest(query).Select(events => events.GetEnumerator()).Where(head => head.MoveNext()).ToList();
         while (heads.MaxBy(head => head.Current.Key) is { } newest) {
             cancellation.ThrowIfCancellationRequested();
             if (query.Matches(newest.Current.Feedback)) yield return newest.Current;
             if (!newest.MoveNext()) heads.Remove(newest);
         }
+        if (query.Address is null) await WholeAsync(); // it may have gone meanwhile
     }
+    // Of a file that is being built anew, what is counted or listed would be less than there is.
+    async Task WholeAsync() { if (!await CaughtUpAsync() && _file.Applied < Volatile.Read(ref _held)) throw new Unavailable(); }
     public async Task<IReadOnlyList<Count>> CountsAsync(bool hourly, DateTimeOffset since) {
-        await CaughtUpAsync();
+        await WholeAsync();
         return _file.Counts(hourly ? "hourly" : "daily", since.UtcDateTime.ToString(hourly ? Count.Hour : Count.Day, CultureInfo.InvariantCulture));
     }
     public Task<StoreState> StateAsync() {
@@ -1323,8 +1324,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     }
     // Of a forgotten person only a keyed hash is known. There is no key while nobody was forgotten.
     string Alias(string address) => _forgetKey is { } key && Forgotten(key, address) is var alias && _known[alias] is not null ? alias : address;
-    static string Forgotten(byte[] key, string address) =>
-        "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
+    static string Forgotten(byte[] key, string address) => "forgotten:" + Convert.ToHexStringLower(HMACSHA256.HashData(key, Encoding.UTF8.GetBytes(address)));
     byte[]? _forgetKey = ForgetKeyIn(journal.Folder);
     /// <summary>The key under which a journal's forgotten people are known; null when there is none that is whole.</summary>
     public static byte[]? ForgetKeyIn(string folder) =>
@@ -1394,6 +1394,7 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     void Recover(Exception reason) {
         bool waits = reason is IOException or UnauthorizedAccessException;
         try {
+            Volatile.Write(ref _held, Math.Max(_held, _file.Applied));
             bool wasOpen = _file.Abandon();
             if (waits || wasOpen) log.FollowerFailed(reason.GetType().Name, reason.Message); // else it was let go of before, and that was told
             if (!waits && wasOpen && ++CollectionsMarshal.GetValueRefOrAddDefault(_failures, Math.Max(_file.Applied, Journal.Start), out _) == 2) _file.MoveAside("damaged");
@@ -1586,8 +1587,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
 
     List<BsonDocument> Read(string name, EventQuery query, Guid highest, int count) {
         var between = BsonExpression.Create("$.sort_key BETWEEN @0 AND @1", query.Lowest, highest);
-        if (query.Address is null)
-            return Database.GetCollection(name).Query().Where(between).OrderByDescending("$.sort_key").Limit(count).ToList();
+        if (query.Address is null) return Database.GetCollection(name).Query().Where(between).OrderByDescending("$.sort_key").Limit(count).ToList();
         var newest = new PriorityQueue<BsonDocument, Guid>();
         foreach (var document in Database.GetCollection(name).Find(BsonExpression.Create("$.email = @0", query.Address))) {
             if (document["sort_key"].AsGuid is var key && key >= query.Lowest && key < highest) newest.Enqueue(document, key);

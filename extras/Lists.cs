@@ -868,6 +868,7 @@ sealed partial class LiteDbStore {
         foreach (var (each, _) in _known.Addresses) if (each != address && each != alias) Rename(each, person);
         lock (journal.Gate) if (_known[alias] is not null) _known[address] = null;
         Interlocked.Increment(ref _changes);
+        Volatile.Write(ref _held, Math.Max(_held, _file.Applied));
         _file.Discard();
         _wake.Set();
         foreach (string part in Directory.EnumerateFiles(journal.Folder, "*.part")) File.Delete(part);

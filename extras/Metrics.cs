@@ -115,8 +115,12 @@ sealed class ReceiverMetrics : BackgroundService {
 
     async Task<Seen> SeeAsync() {
         var now = _clock.GetUtcNow();
-        var week = await _store.CountsAsync(hourly: true, now.AddDays(-7));
-        return new(await _store.StateAsync(), await _store.CountsAsync(hourly: false, DateTimeOffset.UnixEpoch),
-            Rates.Of(week.Where(count => count.At > now.AddDays(-1))), Rates.Of(week));
+        try {
+            var week = await _store.CountsAsync(hourly: true, now.AddDays(-7));
+            return new(await _store.StateAsync(), await _store.CountsAsync(hourly: false, DateTimeOffset.UnixEpoch),
+                Rates.Of(week.Where(count => count.At > now.AddDays(-1))), Rates.Of(week));
+        } catch (Unavailable) { // or history is being built anew: then a counter stays, and no rate is known
+            return new(await _store.StateAsync(), _seen?.Counts ?? [], new(0, 0, 0, 0), new(0, 0, 0, 0));
+        }
     }
 }

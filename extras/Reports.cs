@@ -478,17 +478,15 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
     async Task<StatusReport> ReportAsync() {
         StoreState? state = null;
         RatesReport[] rates = [];
-        try {
-            rates = await RatesAsync(); // first, for it waits until what was kept can be read back
-            state = await store.StateAsync();
-        } catch (Unavailable) { }
+        try { rates = await RatesAsync(); } catch (Unavailable) { } // first, for it waits until what was kept can be read back
+        try { state = await store.StateAsync(); } catch (Unavailable) { }
         var room = Room();
         RefusedMessage[] refusals;
         TimeSpan[] delays;
         lock (_gate) (refusals, delays) = ([.. _refusals.Reverse().Select(each => each.Message)], [.. _delays]);
         var seen = state?.Topics.ToDictionary(topic => topic.TopicArn);
         TopicReport[] topics = [.. _options.TopicArns.Distinct().Select(arn => Of(arn, seen?.GetValueOrDefault(arn)))];
-        List<Finding> findings = [.. await StoreFindingsAsync(state, room), .. state is null ? [] : topics.SelectMany(TopicFindings),
+        List<Finding> findings = [.. await StoreFindingsAsync(state, room), .. state is null || rates.Length == 0 ? [] : topics.SelectMany(TopicFindings),
             .. RateFindings(rates), .. RefusalFindings(), .. ClockFindings(delays), .. CertificateFindings(),
             .. others.Select(find => find()).OfType<Finding>()]; // what other extras see
         StoreReport? stored = state is null ? null : new(state.Name, state.JournalBytes, state.BehindBytes,

@@ -314,6 +314,26 @@ public sealed class EventTests {
 
     /// <summary>The name of this boot is read from a file when feedback.db is opened, and written there before the first write to it. As
     /// a pipe it holds that writer until somebody reads, and with it all that would read feedback.db.</summary>
+    [Fact]
+    public async Task While_feedback_db_is_built_anew_no_part_of_it_is_told_for_the_whole() {
+        await using var first = await WithBouncesAsync(3);
+        Assert.Equal(200, await first.StatusAsync("/events"));
+        await first.StopAsync();
+        foreach (string file in Directory.GetFiles(first.Folder, "feedback*")) File.Delete(file);
+        Directory.CreateDirectory(first.FeedbackDb + ".open"); // where a file must be before the first write to feedback.db
+        await using var app = await ReceiverApp.StartAsync(folder: first.Folder);
+        foreach (string path in (string[])["/events", "/bounces", "/stats?by=day", "/stats?by=subject"]) Assert.Equal(503, await app.StatusAsync(path));
+        var (status, report) = await app.GetAsync("/status");
+        Assert.Equal((200, 0), (status, report.GetProperty("rates").GetArrayLength()));
+        Assert.DoesNotContain("topic-unconfirmed", report.GetRawText(), StringComparison.Ordinal);
+
+        Directory.Delete(first.FeedbackDb + ".open");
+
+        await Eventually.TrueAsync(async () => await app.StatusAsync("/events") == 200);
+        Assert.Equal(3, (await app.GetAsync("/events")).Json.GetProperty("events").GetArrayLength());
+        Assert.Equal(2, (await app.GetAsync("/status")).Json.GetProperty("rates").GetArrayLength());
+    }
+
     sealed class HeldWriter : IDisposable {
         readonly string _pipe;
 
