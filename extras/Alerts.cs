@@ -91,9 +91,12 @@ sealed partial class Alerts : BackgroundService {
             .OfType<Finding>().Select(finding => new Alarm(finding.Code, $"{finding.Says} To mend it: {finding.Mend}."))];
         bool complete = _checked; // the first time not all have looked yet
         try {
-            alarms.AddRange(await OfTheFollowerAsync());
             // Of a store that is being built anew the half that is there would tell of silence, and of no complaints.
-            if (await _store.CaughtUpAsync()) alarms.AddRange(await OfTheStoreAsync(now)); else complete = false;
+            bool caughtUp = await _store.CaughtUpAsync();
+            var state = await _store.StateAsync();
+            if (state.Behind >= Late) alarms.Add(new("follower",
+                $"History and counts are {state.Behind.TotalMinutes:0} minutes behind. The receiver's log says why; nothing is lost."));
+            if (caughtUp) alarms.AddRange(await OfTheStoreAsync(state, now)); else complete = false;
             _read = now;
         } catch (Unavailable) {
             complete = false;
@@ -124,12 +127,8 @@ sealed partial class Alerts : BackgroundService {
         return alarms;
     }
 
-    async Task<Alarm[]> OfTheFollowerAsync() => (await _store.StateAsync()).Behind is var behind && behind < Late ? [] : [new("follower",
-        $"History and counts are {behind.TotalMinutes:0} minutes behind. The receiver's log says why; nothing is lost.")];
-
-    async Task<List<Alarm>> OfTheStoreAsync(DateTimeOffset now) {
+    async Task<List<Alarm>> OfTheStoreAsync(StoreState state, DateTimeOffset now) {
         var alarms = new List<Alarm>();
-        var state = await _store.StateAsync();
         // SNS tries for an hour at most: what comes later came by another subscription, as a queue's is.
         foreach (var topic in state.Topics.Where(topic => topic.UnsubscribedAt is { } at && !(topic.ConfirmedAt >= at)
             && !(topic.LastAt > at.AddHours(1))))
