@@ -154,8 +154,7 @@ sealed partial record Topic(string Origin) {
         ["aws"] = "amazonaws.com", ["aws-us-gov"] = "amazonaws.com", ["aws-cn"] = "amazonaws.com.cn", ["aws-eusc"] = "amazonaws.eu",
         ["aws-iso"] = "c2s.ic.gov", ["aws-iso-b"] = "sc2s.sgov.gov", ["aws-iso-e"] = "cloud.adc-e.uk", ["aws-iso-f"] = "csp.hci.ic.gov",
     }.ToFrozenDictionary();
-    [GeneratedRegex(@"\Aarn:(aws[a-z-]*):sns:([a-z]+(?:-[a-z]+)+-[0-9]+):[0-9]{12}:[A-Za-z0-9_-]{1,256}\z")]
-    static partial Regex Arns { get; }
+    [GeneratedRegex(@"\Aarn:(aws[a-z-]*):sns:([a-z]+(?:-[a-z]+)+-[0-9]+):[0-9]{12}:[A-Za-z0-9_-]{1,256}\z")] static partial Regex Arns { get; }
     [GeneratedRegex(@"\ASimpleNotificationService-[0-9a-fA-F]{1,64}\.pem\z")] static partial Regex CertificateNames { get; }
     /// <summary>Null when this is no ARN of a standard topic in a partition that we know.</summary>
     public static Topic? Parse(string arn) =>
@@ -177,8 +176,7 @@ sealed record Verdict(int Status, string Why) {
         Malformed = new(400, "no SNS envelope: UTF-8 JSON with Type, MessageId, TopicArn, Message, Timestamp, SignatureVersion, "
             + "Signature and SigningCertURL, each once (is raw message delivery on?)"),
         RawDelivery = new(400, "no SNS envelope, but an SES event without one: raw message delivery is on, so nobody has signed it"),
-        UnknownType = new(400, "Type is none that SNS posts"),
-        ControlCharacter = new(400, "control character in a signed field other than Message"),
+        UnknownType = new(400, "Type is none that SNS posts"), ControlCharacter = new(400, "control character in a signed field other than Message"),
         UnknownTopic = new(403, "TopicArn is not among Sns:TopicArns"),
         UntrustedCertificateUrl = new(403, "SigningCertURL is not of this topic's SNS"),
         UnsupportedVersion = new(403, "SignatureVersion is not 1 or 2, or under Sns:MinimumSignatureVersion"),
@@ -264,7 +262,7 @@ static partial class Endpoints {
 
 /// <summary>Who may ask for more than the open routes: this machine on the private listener, and who has the key on either.</summary>
 sealed class Guard(IOptions<ReceiverOptions> options) {
-    sealed class PrivateListener; // on a connection that the private listener accepted; nothing in a request can bring it
+    sealed record PrivateListener(bool FromHere); // on a connection that the private listener accepted; nothing in a request can bring it
     readonly byte[]? _key = options.Value.ApiKey.Length == 0 ? null : Hash(options.Value.ApiKey);
     /// <summary>Binds Kestrel:Endpoints. One by any other name than Private is a webhook listener: closed.</summary>
     /// <exception cref="Refusal">The private listener could be reached from elsewhere without a key.</exception>
@@ -281,7 +279,7 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
         (kestrel.Limits.MaxRequestBodySize, kestrel.Limits.MaxConcurrentConnections) = (Intake.MaxBytes, 1000);
         kestrel.Limits.MinRequestBodyDataRate = new(bytesPerSecond: 64 << 10, gracePeriod: TimeSpan.FromSeconds(5));
         kestrel.Configure(configuration.GetSection("Kestrel")).Endpoint("Private", own => own.ListenOptions.Use(next => connection => {
-            connection.Features.Set(new PrivateListener());
+            connection.Features.Set(new PrivateListener(connection.RemoteEndPoint is not IPEndPoint { Address: var from } || IPAddress.IsLoopback(from)));
             return next(connection);
         }));
     }
@@ -289,9 +287,8 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
     public Task AdmitAsync(HttpContext context, RequestDelegate next) {
         if (context.GetEndpoint()?.Metadata.GetMetadata<IAllowAnonymous>() is not null
             || context.Request.Path.Value is "/sns" or "/health") return next(context); // by another method: 405
-        bool isPrivate = context.Features.Get<PrivateListener>() is not null;
-        bool local = isPrivate && (context.Connection.RemoteIpAddress is not { } remote || IPAddress.IsLoopback(remote));
-        var headers = context.Request.Headers;
+        var (listener, headers) = (context.Features.Get<PrivateListener>(), context.Request.Headers);
+        bool isPrivate = listener is not null, local = listener is { FromHere: true };
         // Another name in Host or Origin: a page from elsewhere has a browser on this machine ask for it (DNS rebinding).
         if (local && IsLoopback(context.Request.Host.Host) && IsFromHere(headers.Origin)) return next(context);
         if (HasKey(headers.Authorization)) return IsFromElsewhere(context.Request)
@@ -302,7 +299,6 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
         context.Response.Headers.WWWAuthenticate = new(["Bearer", "Basic realm=\"FeedbackReceiver\", charset=\"UTF-8\""]);
         return Problem.Of(401, "Api:Key is wanted, as a bearer token or as a Basic password.").ExecuteAsync(context);
     }
-
     bool HasKey(string? authorization) {
         if (_key is null || authorization?.Split(' ', 2) is not [var scheme, var key]) return false;
         byte[] pair = new byte[key.Length];
@@ -311,11 +307,12 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
         else if (!scheme.Equals("Bearer", OrdinalIgnoreCase)) return false;
         return CryptographicOperations.FixedTimeEquals(Hash(key), _key);
     }
-
     static byte[] Hash(string key) => SHA256.HashData(Encoding.UTF8.GetBytes(key));
     // A browser sends a Basic password that it knows along with what any page posts: https://www.w3.org/TR/fetch-metadata/
-    static bool IsFromElsewhere(HttpRequest request) =>
-        request.Method is not ("GET" or "HEAD") && request.Headers["Sec-Fetch-Site"].ToString() is "cross-site" or "same-site";
+    // Over plain http to another machine it does not say from which site, and only Origin tells.
+    static bool IsFromElsewhere(HttpRequest request) => request.Method is not ("GET" or "HEAD")
+        && (request.Headers["Sec-Fetch-Site"].ToString() is { Length: > 0 } site ? site is not ("same-origin" or "none")
+            : request.Headers.Origin.ToString() is { Length: > 0 } origin && origin.Split("//")[^1] != request.Host.Value);
     static bool IsFromHere(string? origin) => string.IsNullOrEmpty(origin)
         || (Uri.TryCreate(origin, UriKind.Absolute, out var from) && IsLoopback(from.Host));
     static bool IsLoopback(string host) => host.Equals("localhost", OrdinalIgnoreCase)
@@ -359,10 +356,11 @@ sealed class Intake(SigningCertificates certificates, SnsClient sns, IFeedbackSt
     }
     /// <summary>Receives an envelope: Kept, Confirmed or Unread only once it is on disk.</summary>
     public async Task<Verdict> ReceiveAsync(Envelope envelope, CancellationToken cancellation) {
+        envelope.Unsigned = null; // else it stays in memory for as long as a certificate takes to come
         if (await VerifyAsync(envelope, cancellation) is { } refusal) return Refuse(refusal, envelope);
         if (envelope.Type == Envelope.SubscriptionConfirmation && !await ConfirmAsync(envelope)) return Refuse(Verdict.NotConfirmed, envelope);
         if (envelope.Type == Envelope.UnsubscribeConfirmation) log.Unsubscribed(envelope.TopicArn);
-        return await KeepAsync(envelope with { Token = null, SubscribeURL = null, Unsigned = null });
+        return await KeepAsync(envelope with { Token = null, SubscribeURL = null });
     }
     /// <summary>Keeps an envelope that was verified, or that something else vouches for: Kept, Confirmed or Unread once on disk.</summary>
     public async Task<Verdict> KeepAsync(Envelope envelope) {
@@ -485,7 +483,6 @@ sealed class SigningCertificates(SnsClient sns, IOptions<ReceiverOptions> option
             return task;
         }
     }
-
     /// <summary>When the last of those in memory ends.</summary>
     public DateTimeOffset? LastEnd { get { lock (_gate) return _known.Values.Max(each => each.Task.IsCompleted ? each.Task.Result?.End : null); } }
     string PathOf(string name) => Path.Combine(options.Value.CertificateDirectory, name);
@@ -609,7 +606,6 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
     public static readonly SesEvent None = new([]);
     /// <summary>OnAccountSuppressionList and its like: SES never sent the mail.</summary>
     public static bool IsFromList(string subType) => subType.StartsWith("On", Ordinal) && subType.EndsWith("SuppressionList", Ordinal);
-
     // What each kind calls its members. Null recipients: it names none, so it concerns everybody in mail.destination.
     static (string Body, string? Recipients, string? Type, string? SubType, string? Detail) Members(string kind) => kind switch {
         Bounce => ("bounce", "bouncedRecipients", "bounceType", "bounceSubType", null),
@@ -661,10 +657,9 @@ sealed partial record SesEvent(IReadOnlyList<Feedback> Feedback, string? Unread 
         foreach (var recipient in recipients)
             if ((recipient.AsText() ?? recipient.Text("emailAddress")) is { } text && Address.Key(text) is { Length: > 0 } address)
                 feedback.Add(new(kind, address, text, at ?? default, type, subType, recipient.Text("status"), recipient.Text("diagnosticCode") ?? detail,
-                    recipients.Count > 1, mailId, subject, source, set, rawTags, rawMail, envelope.MessageId));
+                    recipients.Count > 1 && (names.Recipients is null || kind == Complaint), mailId, subject, source, set, rawTags, rawMail, envelope.MessageId));
         return feedback;
     }
-
     [GeneratedRegex(@"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})")]
     private static partial Regex HalfEmoji();
 }
@@ -678,7 +673,6 @@ static partial class Address {
         return text.Length <= 320 && Encoding.UTF8.GetByteCount(text) <= 320 ? text
             : "sha256:" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
     }
-
     /// <summary>True, too, for the key of an address that was hashed.</summary>
     public static bool IsAddress(string text) => Addresses().IsMatch(Spelling(text));
 
@@ -694,7 +688,6 @@ static partial class Address {
         int domain = (text = Nfc(text)).LastIndexOf('@') + 1;
         try { return text[..domain] + new IdnMapping().GetAscii(text, domain).ToLowerInvariant(); } catch (ArgumentException) { return text; }
     }
-
     /// <summary>With U+FFFD for half a surrogate pair, and for what Normalize throws at.</summary>
     public static string Nfc(string text) => Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(text)).Replace('\ufffe', '\ufffd').Normalize();
     [GeneratedRegex(@"[\s.>]+\z")] private static partial Regex End();
@@ -730,8 +723,7 @@ static class Judgement {
     /// <summary>What is known after this feedback; the same object when it changes nothing.</summary>
     public static Known Of(Feedback feedback, Known known, int softBounceLimit) => feedback switch {
         { Kind: SesEvent.Delivery } => softBounceLimit > 0 ? Delivered(feedback, known) : known,
-        _ when feedback.At < known.LiftedAt => known,
-        { Kind: SesEvent.Complaint, Type: "not-spam" } => known,
+        _ when feedback.At < known.LiftedAt => known, { Kind: SesEvent.Complaint, Type: "not-spam" } => known,
         { Kind: SesEvent.Complaint } => Suppress(known, Reason.Complaint, feedback),
         { Kind: SesEvent.Bounce, Type: "Permanent", SubType: "UnsubscribedRecipient" } => Prefers(feedback, known),
         { Kind: SesEvent.Bounce, Type: "Permanent" } => Suppress(known, Reason.Bounce, feedback),
@@ -740,7 +732,6 @@ static class Judgement {
         { Kind: SesEvent.Subscription, Type: "unsubscribeAll" or "subscribed", Possible: false } => Prefers(feedback, known),
         _ => known,
     };
-
     /// <summary>By hand, or imported with a date and a reason of its own: the stronger reason stays, and the last note wins.</summary>
     public static Known Of(ManualSuppression manual, DateTimeOffset at, Known known) {
         var since = manual.Since ?? at;
@@ -749,18 +740,18 @@ static class Judgement {
         var after = known with { Note = manual.Note ?? known.Note };
         if (manual.Reason == Reason.Unsubscribe) after = after with { PreferenceAt = since };
         if (manual.Reason == Reason.Manual) after = after with { ByHand = true };
+        if (manual.Reason == Reason.SoftBounces) after = after with { SoftBecause = after.SoftBecause ?? Imported(manual) };
         return Reason.Strength(manual.Reason) <= Reason.Strength(known.Reason) ? after : after with {
             Reason = manual.Reason,
             Since = known.Suppressed && known.Since < since ? known.Since : since,
-            Because = manual.Reason == Reason.Manual ? null : $"An imported list says so ({manual.Reason}).",
+            Because = manual.Reason == Reason.Manual ? null : Imported(manual),
             Event = null,
         };
     }
-
+    static string Imported(ManualSuppression manual) => $"An imported list says so ({manual.Reason}).";
     /// <summary>Lifts every reason; the date stays, for evidence from before it. A lift that is known changes nothing.</summary>
     public static Known Lifted(DateTimeOffset at, Known known) => at <= known.LiftedAt ? known : new(LiftedAt: at,
         PreferenceAt: known.PreferenceAt, DeliveredAt: known.DeliveredAt, DeliveredMails: known.DeliveredMails);
-
     // What somebody wants last, by its date: SNS delivers in any order, and again.
     static Known Prefers(Feedback feedback, Known known) {
         if (feedback.At <= known.PreferenceAt) return known;
@@ -772,7 +763,6 @@ static class Judgement {
             Event = null,
         };
     }
-
     // A stronger reason replaces a weaker one, the first date stays.
     static Known Suppress(Known known, string reason, Feedback feedback) =>
         Reason.Strength(reason) <= Reason.Strength(known.Reason) ? known : known with {
@@ -781,7 +771,6 @@ static class Judgement {
             Because = Because(reason, feedback),
             Event = feedback.Id,
         };
-
     // The message's fault, the sender's haste or somebody's holiday says nothing of the address.
     static Known SoftBounced(Feedback feedback, Known known, int limit) {
         SoftBounce[] before = known.SoftBounces ?? [];
@@ -792,11 +781,10 @@ static class Judgement {
         if (before.Length + 1 < limit) return known with { SoftBounces = [.. before, new(feedback.Id, feedback.At, feedback.MailId, maybeAutoReply)] };
         return Suppress(known with { SoftBounces = null, SoftBecause = Because(Reason.SoftBounces, feedback) }, Reason.SoftBounces, feedback);
     }
-
-    // Clears the soft bounces before it, and an auto-reply to it whenever that came. Sixteen mails are remembered.
+    // Clears the soft bounces before it, and an auto-reply to it whenever that came. Four mails are remembered.
     static Known Delivered(Feedback feedback, Known known) {
         string[] mails = known.DeliveredMails ?? [];
-        if (feedback.MailId is { } mail && !mails.Contains(mail)) mails = [.. mails.TakeLast(15), mail];
+        if (feedback.MailId is { } mail && !mails.Contains(mail)) mails = [.. mails.TakeLast(3), mail];
         SoftBounce[] bounces = [.. known.SoftBounces?.Where(bounce =>
             bounce.At > feedback.At && !(bounce.MaybeAutoReply && bounce.MailId == feedback.MailId)) ?? []];
         return known with {
@@ -805,7 +793,6 @@ static class Judgement {
             SoftBounces = bounces.Length == 0 ? null : bounces,
         };
     }
-
     // A sentence that a support person can read out.
     static string Because(string reason, Feedback feedback) {
         string mail = feedback.Subject is null ? "A mail" : $"A mail with the subject \"{feedback.Subject}\"", subType = feedback.SubType ?? "";
@@ -841,19 +828,21 @@ sealed record Count(DateTimeOffset At, string Kind, string Type, string SubType,
 }
 
 /// <summary>Rates as SES counts them, near enough: docs.aws.amazon.com/ses/latest/dg/monitor-sender-reputation.html
-/// A rate is null, unknown, while its denominator (Sends, Deliveries) is not collected.</summary>
+/// A rate is null, unknown, while its denominator (Mails, Deliveries) is not collected.</summary>
 sealed record Rates(long Sends, long Deliveries, long Bounces, long Complaints) {
     /// <summary>Where SES advises, puts the account under review, and pauses it; and how many mails it takes to say so.</summary>
     public static readonly double[] BounceLines = [0.02, 0.05, 0.10], ComplaintLines = [0.0005, 0.001, 0.005];
     public const int Enough = 200;
-    public double? BounceRate => Sends > 0 ? (double)Bounces / Sends : null;
+    /// <summary>Mails that were sent; where Send is not collected (of all), those that were delivered or bounced for good.</summary>
+    public long Mails => Math.Max(Sends, Deliveries > 0 ? Deliveries + Bounces : 0);
+    public double? BounceRate => Mails > 0 ? (double)Bounces / Mails : null;
     public double? ComplaintRate => Deliveries > 0 ? (double)Complaints / Deliveries : null;
     /// <summary>Hard bounces and complaints, without what SES's own list stopped, the simulator's, and not-spam; and those before the first
     /// Send or Delivery, which nobody collected then. Oldest first.</summary>
     public static Rates Of(IEnumerable<Count> all) {
         Count[] counts = [.. all.Where(count => !count.ToSimulator)];
-        DateTimeOffset First(string kind) => Array.Find(counts, count => count.Kind == kind)?.At ?? default;
-        var (sent, delivered) = (First("Send"), First(SesEvent.Delivery));
+        DateTimeOffset First(string kind, string or) => Array.Find(counts, count => count.Kind == kind || count.Kind == or)?.At ?? default;
+        var (sent, delivered) = (First("Send", SesEvent.Delivery), First(SesEvent.Delivery, SesEvent.Delivery));
         return counts.Aggregate(new Rates(0, 0, 0, 0), (sum, count) => count switch {
             { Kind: "Send" } => sum with { Sends = sum.Sends + count.Number },
             { Kind: SesEvent.Delivery } => sum with { Deliveries = sum.Deliveries + count.Number },
@@ -915,7 +904,7 @@ partial class Disk {
         var file = new FileStream(path, new FileStreamOptions {
             Mode = FileMode.OpenOrCreate, Access = FileAccess.ReadWrite, Share = share, BufferSize = 0, UnixCreateMode = owner,
         });
-        FlushFolder(folder);
+        try { FlushFolder(folder); } catch { file.Dispose(); throw; }
         return file;
     }
     /// <summary>What was created, renamed or deleted in the folder stays so after a power cut.</summary>
@@ -931,9 +920,10 @@ partial class Disk {
 
 /// <summary>Append-only. One writer thread takes whatever waits, writes it at once, flushes once, and only then answers.</summary>
 sealed class Journal : IDisposable {
-    sealed class Pending(Entry? entry, ReadOnlyMemory<byte> line) : TaskCompletionSource<Commit>(TaskCreationOptions.RunContinuationsAsynchronously) {
-        public readonly Entry? Entry = entry; // null: a blank line, to try the disk
-        public readonly ReadOnlyMemory<byte> Line = line;
+    sealed class Pending(Entry? entry, ReadOnlyMemory<byte> line, Func<Entry>? make = null) : TaskCompletionSource<Commit>(TaskCreationOptions.RunContinuationsAsynchronously) {
+        public Entry? Entry = entry; // null: a blank line, to try the disk
+        public ReadOnlyMemory<byte> Line = line;
+        public readonly Func<Entry>? Make = make;
     }
 
     const int SegmentBytes = 64 << 20, MaxWaiting = 10_000;
@@ -1009,9 +999,10 @@ sealed class Journal : IDisposable {
     }
     /// <summary>Completes once the entry is on disk and look-ups know of it, or tells why not.</summary>
     public Task<Commit> AppendAsync(Entry entry) => Enqueue(new Pending(entry, entry.ToLine()));
+    /// <summary>The same of an entry that is made, on the writer's thread, once all before it is kept and known; nothing comes between.</summary>
+    public Task<Commit> AppendAsync(Func<Entry> make) => Enqueue(new Pending(null, default, make));
     /// <summary>Whether entries can be kept now. After a failure this tries, with a blank line of 4 KiB.</summary>
-    public async Task<bool> IsWritableAsync() =>
-        _writable || await Enqueue(new Pending(null, Encoding.ASCII.GetBytes("\n".PadLeft(4096)))) == Commit.Kept;
+    public async Task<bool> IsWritableAsync() => _writable || await Enqueue(new Pending(null, Encoding.ASCII.GetBytes("\n".PadLeft(4096)))) == Commit.Kept;
 
     Task<Commit> Enqueue(Pending pending) => !_dead && _queue.Writer.TryWrite(pending) ? pending.Task
         : Task.FromResult(_queue.Reader.Count < MaxWaiting ? Commit.Unwritable : Commit.Busy);
@@ -1019,7 +1010,13 @@ sealed class Journal : IDisposable {
     void WriteUntilClosed() {
         var batch = new List<Pending>();
         while (_queue.Reader.WaitToReadAsync().AsTask().GetAwaiter().GetResult()) {
-            while (batch.Count < MaxWaiting && _queue.Reader.TryRead(out var next)) batch.Add(next);
+            // What is made stands alone in its batch, for it is made from what the one before left known.
+            while (batch.Count < MaxWaiting && _queue.Reader.TryPeek(out var next) && (next.Make is null || batch.Count == 0) && _queue.Reader.TryRead(out next)) {
+                batch.Add(next);
+                if (next.Make is null) continue;
+                next.Line = (next.Entry = next.Make()).ToLine();
+                break;
+            }
             var commit = _dead ? Commit.Unwritable : Keep(batch);
             foreach (var pending in batch) pending.SetResult(commit);
             batch.Clear();
@@ -1117,8 +1114,7 @@ partial interface IFeedbackStore : IHostedService {
     /// <summary>What is known of each of several addresses, in their order.</summary>
     async ValueTask<Known[]?> FindAsync(IReadOnlyList<string> addresses) {
         var known = new Known[addresses.Count];
-        for (int i = 0; i < known.Length; i++)
-            if (await FindAsync(addresses[i]) is { } found) known[i] = found; else return null;
+        for (int i = 0; i < known.Length; i++) if (await FindAsync(addresses[i]) is { } found) known[i] = found; else return null;
         return known;
     }
 }
@@ -1140,7 +1136,7 @@ sealed record Finding(string Code, string Severity, string Says, string Mend);
 /// <summary>How something that an extra does besides is going, and how far behind it is. The extra registers a Func&lt;Errand&gt;.</summary>
 sealed record Errand(string Name, string State, double LagSeconds);
 
-/// <summary>What was seen of a topic, and when last. Doubled: one event came in two messages, as when both SES formats are on.</summary>
+/// <summary>What was seen of a topic, and when last. Doubled: one event came in both SES formats, of which only event publishing has tags.</summary>
 sealed record TopicState(string TopicArn, DateTimeOffset? ConfirmedAt, DateTimeOffset? UnsubscribedAt, DateTimeOffset? ValidatedAt,
     DateTimeOffset? LastAt, string? SignatureVersion, DateTimeOffset? DoubledAt);
 
@@ -1187,9 +1183,9 @@ sealed class KnownPart {
         Suppressed -= place.Suppressed ? 1 : 0;
     }
     public void Keep(UInt128 key, string address, Known known) {
-        Forget(key);
         byte[] text = Encoding.UTF8.GetBytes(address), json = JsonSerializer.SerializeToUtf8Bytes(known, SnsJson.Lines.Known);
         if (_bytes.Length - _end < text.Length + json.Length) Tidy(text.Length + json.Length);
+        Forget(key); // last, for all before it may find no memory
         var place = _places[key] = new(_end, text.Length, json.Length, known.Suppressed);
         text.CopyTo(_bytes, _end);
         json.CopyTo(_bytes, _end + text.Length);
@@ -1198,9 +1194,9 @@ sealed class KnownPart {
     }
     // Only what is still known goes on, into an array with room for half as much again.
     void Tidy(int room) {
-        byte[] bytes = new byte[(_kept + room) * 3 / 2];
+        var (bytes, places) = (new byte[(_kept + room) * 3 / 2], _places.ToArray());
         _end = 0;
-        foreach (var (key, place) in _places.ToArray()) {
+        foreach (var (key, place) in places) {
             _bytes.AsSpan(place.At..place.End).CopyTo(bytes.AsSpan(_end));
             _places[key] = place with { At = _end };
             _end += place.End - place.At;
@@ -1265,17 +1261,18 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         return new(known is not null && (loaded || known.Suppressed) ? known : loaded ? Known.Nothing : null);
     }
     /// <summary>One collection's newest against the others', until all are read.</summary>
-    public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query,
-        [EnumeratorCancellation] CancellationToken cancellation) {
+    public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query, [EnumeratorCancellation] CancellationToken cancellation) {
+        int anew = _file.Anew;
         if (query.Address is null) await WholeAsync();
         else await CaughtUpAsync();
         var heads = _file.Newest(query).Select(events => events.GetEnumerator()).Where(head => head.MoveNext()).ToList();
         while (heads.MaxBy(head => head.Current.Key) is { } newest) {
             cancellation.ThrowIfCancellationRequested();
+            if (_file.Anew != anew) throw new Unavailable(); // what is read now lacks what stood there before
             if (query.Matches(newest.Current.Feedback)) yield return newest.Current;
             if (!newest.MoveNext()) heads.Remove(newest);
         }
-        if (query.Address is null) await WholeAsync(); // it may have gone meanwhile
+        if (_file.Anew != anew) throw new Unavailable();
     }
     // Of a file that is being built anew, what is counted or listed would be less than there is.
     async Task WholeAsync() { if (!await CaughtUpAsync() && _file.Applied < Volatile.Read(ref _held)) throw new Unavailable(); }
@@ -1296,11 +1293,9 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     }
     public async Task<bool> CaughtUpAsync() {
         long target = journal.End;
-        for (var patience = Stopwatch.StartNew(); _file.Applied < target; await Task.Delay(2))
-            if (patience.ElapsedMilliseconds > 2000) return false;
+        for (var patience = Stopwatch.StartNew(); _file.Applied < target; await Task.Delay(2)) if (patience.ElapsedMilliseconds > 2000) return false;
         return true;
     }
-
     // A change has a number that a replay gives it again: an entry's lie before its end, where they have more room than they take.
     void Apply(Entry entry, long end) {
         long number = end - entry.Event.Feedback.Count;
@@ -1358,12 +1353,12 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     }
 
     void CopyUntilStopped() {
-        var batch = new List<(long At, Entry? Entry)>();
+        var batch = new List<(long At, Entry? Entry, bool Untaken)>(); // what LiteDB would not take is unread there, though what it led to is kept
         long at = Math.Max(_file.Applied, Journal.Start), started = 0, kept = 0, from = 0;
         foreach (var (line, next) in journal.ReadFrom(at)) {
             if (_stop.IsSet) return;
             if (batch.Count == 0) (started, kept, from) = (clock.GetTimestamp(), journal.Kept, _file.Applied);
-            if (!line.IsEmpty) batch.Add((at, _failures.GetValueOrDefault(at) > 2 ? null : Entry.Read(line.Span)));
+            if (!line.IsEmpty && _failures.GetValueOrDefault(at) is var failed) batch.Add((at, failed > 4 ? null : Entry.Read(line.Span), failed > 2));
             if (batch is [{ Entry: { } oldest }]) Volatile.Write(ref _waiting, Math.Max(_began, oldest.At.UtcTicks));
             at = next;
             bool careful = _failures.Keys.Any(failed => at > failed && at <= failed + (1 << 20)); // one by one where a batch failed
@@ -1388,11 +1383,10 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
         _told = clock.GetTimestamp();
         log.Working(what, at >> 32, end >> 32, (uint)at >> 20);
     }
-
     // A full disk mends itself: wait. Else open again and go on one by one. If the same entry fails again, the file is at fault
     // and is built anew; if it fails there too, it is set down as unread.
     void Recover(Exception reason) {
-        bool waits = reason is IOException or UnauthorizedAccessException;
+        bool waits = reason is IOException or UnauthorizedAccessException or OutOfMemoryException;
         try {
             Volatile.Write(ref _held, Math.Max(_held, _file.Applied));
             bool wasOpen = _file.Abandon();
@@ -1415,14 +1409,15 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     static readonly (string Name, string Time)[] WithEmail =
         [("email_bounces", "bounced_at"), ("email_complaints", "complained_at"), ("email_events", "at")];
     readonly Lock _gate = new();
-    readonly string _mark = path + ".open",
-        _logPath = System.IO.Path.ChangeExtension(path, null) + "-log" + System.IO.Path.GetExtension(path);
+    readonly string _mark = path + ".open", _logPath = System.IO.Path.ChangeExtension(path, null) + "-log" + System.IO.Path.GetExtension(path);
     LiteDatabase? _database;
     FileStream? _data, _pages;
     string? _boot;
     long _applied;
 
     public string Path => path;
+    /// <summary>How often it was begun anew.</summary>
+    public int Anew { get; private set; }
     /// <summary>The journal's position up to which it stands in the file.</summary>
     public long Applied { get { lock (_gate) return _applied; } }
     LiteDatabase Database => _database ?? throw new InvalidOperationException(path + " is not open");
@@ -1438,7 +1433,8 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
 
     void OpenDatabase() {
         if (!File.Exists(path) && File.Exists(_logPath)) MoveAside("log without file");
-        (_data, _pages) = (Disk.Open(path, FileShare.None), Disk.Open(_logPath, FileShare.None));
+        _data = Disk.Open(path, FileShare.None); // apart, so that Abandon lets go of one without the other
+        _pages = Disk.Open(_logPath, FileShare.None);
         // Nothing of it is flushed before a clean stop, so after a power cut (another boot) its pages are anybody's guess.
         _boot = File.Exists("/proc/sys/kernel/random/boot_id") ? File.ReadAllText("/proc/sys/kernel/random/boot_id") : "";
         if (File.Exists(_mark) && File.ReadAllText(_mark) != _boot) throw new LiteException(0, "power cut");
@@ -1457,6 +1453,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     /// <summary>Renames the file, so that the journal builds it anew.</summary>
     public void MoveAside(string why) {
         string suffix = $".{clock.GetUtcNow():yyyyMMdd'T'HHmmss}.{Guid.NewGuid():N}.aside";
+        Anew++; // before the file is gone
         foreach (string each in (string[])[path, _logPath]) if (File.Exists(each)) File.Move(each, each + suffix);
         File.Delete(_mark);
         log.MovedAside(path, why);
@@ -1487,23 +1484,27 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     public void Checkpoint(long bytes) { lock (_gate) if (Database is var database && _pages!.Length >= bytes) database.Checkpoint(); }
     /// <summary>Writes what a run of entries adds, and the position after it, in one transaction. Nothing is counted twice.</summary>
     /// <exception cref="LiteException">Nothing was written.</exception>
-    public void Write(List<(long At, Entry? Entry)> entries, long end, Func<string, (string Address, Known Known)?> known) {
+    public void Write(List<(long At, Entry? Entry, bool Untaken)> entries, long end, Func<string, (string Address, Known Known)?> known) {
         lock (_gate) {
-            if (_boot is not null) File.WriteAllText(_mark + ".part", _boot); // before the first write, and not at a start on a full disk
-            if (_boot is not null) File.Move(_mark + ".part", _mark, overwrite: true); // half of it would be another boot's
+            if (_boot is not null) { // before the first write, and not at a start on a full disk
+                File.WriteAllText(_mark + ".part", _boot);
+                using (var part = Disk.Open(_mark + ".part", FileShare.ReadWrite)) part.Flush(flushToDisk: true); // on disk before any page is
+                File.Move(_mark + ".part", _mark, overwrite: true); // half of it would be another boot's
+                Disk.FlushFolder(System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!);
+            }
             _boot = null;
             if (!Database.BeginTrans()) throw new LiteException(0, "a transaction is open already");
             var counts = new Dictionary<(string, string), long>();
-            foreach (var (_, entry) in entries)
-                foreach (var feedback in entry?.Event.Feedback ?? []) Insert(feedback, entry!.Message!.TopicArn, counts);
+            foreach (var (_, entry, untaken) in entries)
+                foreach (var feedback in untaken ? [] : entry?.Event.Feedback ?? []) Insert(feedback, entry!.Message!.TopicArn, counts);
             foreach (var ((collection, counter), added) in counts) Change(collection, counter, count => count["n"] = count["n"].AsInt64 + added);
             foreach (string email in entries.SelectMany(each => each.Entry?.Addresses ?? []).Distinct())
                 if (known(email) is var (address, now)) Change("suppressions", address, stored =>
                     (stored["reason"], stored["since"], stored["known"]) = (now.Reason, now.Since.ToUnixTimeMilliseconds(),
                         JsonSerializer.Serialize(now, SnsJson.Lines.Known)));
             WriteChanges(); // after the suppressions were read, so that none is stored without its change
-            foreach (var (at, entry) in entries) WriteOthers(at, entry);
-            foreach (var topic in entries.Where(each => each.Entry?.Message is not null).GroupBy(each => each.Entry!.Message!.TopicArn))
+            foreach (var (at, entry, untaken) in entries) WriteOthers(at, untaken ? null : entry);
+            foreach (var topic in entries.Where(each => !each.Untaken && each.Entry?.Message is not null).GroupBy(each => each.Entry!.Message!.TopicArn))
                 Change("subscriptions", topic.Key, seen => (seen["last_at"], seen["signature_version"]) =
                     (topic.Last().Entry!.At.ToUnixTimeMilliseconds(), topic.Last().Entry!.Message!.SignatureVersion));
             Change("meta", "journal", meta => (meta["schema"], meta["position"]) = (Schema, end));
@@ -1517,7 +1518,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
         var (name, time) = CollectionOf(feedback.Kind);
         var id = feedback.PrimaryKey;
         if (Database.GetCollection(name).FindById(id) is { } before) {
-            if (before["snsMessageId"].AsString != feedback.SnsMessageId)
+            if (before["snsMessageId"].AsString != feedback.SnsMessageId && before["tags"].IsString == feedback.Tags is null)
                 Change("subscriptions", topicArn, seen => seen["doubled_at"] = feedback.At.ToUnixTimeMilliseconds());
             return;
         }
@@ -1619,8 +1620,7 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
 // ---- 9. Plumbing ------------------------------------------------------------------------------------------------
 
 /// <summary>The answer to a look-up.</summary>
-sealed record Answer(string Address, bool Suppressed, string? Reason, DateTime? Since, string Because, string? Event, string? Note,
-    string? Lift) {
+sealed record Answer(string Address, bool Suppressed, string? Reason, DateTime? Since, string Because, string? Event, string? Note, string? Lift) {
     public Answer(string address, Known known) : this(address, known.Suppressed, known.Reason,
         known.Suppressed ? known.Since.UtcDateTime : null, known.Because ?? (known.Suppressed ? "It was suppressed by hand."
             : known.LiftedAt == default ? "Nothing is known against it."

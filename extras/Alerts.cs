@@ -148,13 +148,15 @@ sealed partial class Alerts : BackgroundService {
     }
 
     /// <summary>Bounces or complaints: what they are measured by, and where SES minds.</summary>
-    sealed record Measure(string Key, string Kind, string Of, double[] Lines, int AnHour, Func<Rates, (long Number, long Of)> Counted) {
+    sealed record Measure(string Key, string Kind, string Of, string Lacks, double[] Lines, int AnHour,
+        Func<Rates, (long Number, long Of)> Counted) {
         static readonly string[] Minds = ["advises to stay under", "puts an account under review at", "may pause sending at"];
         /// <summary>Null when it is well. Of the last day and the last week, the worse.</summary>
         public Alarm? Look(IReadOnlyList<Count> week, DateTimeOffset now, int said) {
             (string In, long Number, long Of)[] windows = [In("24 hours", week.Where(count => count.At > now.AddDays(-1))),
                 In("7 days", week)];
-            if (windows[1].Of == 0) return LookAtHours(week, now, said);
+            // More than there were mails: then only those of some configuration set are collected.
+            if (windows[1].Of == 0 || windows[1].Number > windows[1].Of) return LookAtHours(week, now, said);
             var (level, worst) = windows.Select(window => (Level: LevelOf(window.Number, window.Of, said), window))
                 .MaxBy(each => (each.Level, (double)each.window.Number / Math.Max(1, each.window.Of)));
             return level == 0 ? null : new(Key, string.Create(CultureInfo.InvariantCulture,
@@ -176,18 +178,22 @@ sealed partial class Alerts : BackgroundService {
             long most = week.Where(count => count.At > now.AddHours(-2)).GroupBy(count => count.At)
                 .Max(hour => (long?)Counted(Rates.Of(hour)).Number) ?? 0;
             return most < AnHour * (said > 0 ? WellUnder : 1) ? null : new(Key, string.Create(CultureInfo.InvariantCulture,
-                $"{most:N0} {Key} in one hour. The rate is unknown, for no {Of} are collected."));
+                $"{most:N0} {Key} in one hour. The rate is unknown without {Lacks} events of all mail."));
         }
     }
 
     static readonly Measure[] Measures = [
-        new("bounces", SesEvent.Bounce, "sends", Rates.BounceLines, BouncesAnHour, rates => (rates.Bounces, rates.Sends)),
-        new("complaints", SesEvent.Complaint, "deliveries", Rates.ComplaintLines, ComplaintsAnHour,
+        new("bounces", SesEvent.Bounce, "mails", "SEND or DELIVERY", Rates.BounceLines, BouncesAnHour,
+            rates => (rates.Bounces, rates.Mails)),
+        new("complaints", SesEvent.Complaint, "deliveries", "DELIVERY", Rates.ComplaintLines, ComplaintsAnHour,
             rates => (rates.Complaints, rates.Deliveries)),
     ];
 
     // Which mailing to stop: the subject and the domain that stand out in the last hour, or in the last day if it was quiet.
     async Task<string> MailingAsync(string kind, DateTimeOffset now) {
+        try { return await StandsOutAsync(kind, now); } catch (Unavailable) { return ""; } // the alarm itself does not wait for it
+    }
+    async Task<string> StandsOutAsync(string kind, DateTimeOffset now) {
         foreach (var (hours, words) in new[] { (1, "the last hour"), (24, "24 hours") }) {
             var events = new List<Feedback>();
             var recent = _store.EventsAsync(new(Kind: kind, Since: now.AddHours(-hours)), CancellationToken.None).Take(MostEvents);

@@ -62,9 +62,9 @@ static class Lists {
     /// <summary>POST /suppressed: suppresses what a list names. What is suppressed already is not written again.</summary>
     public static async Task<Results<FileContentHttpResult, ProblemHttpResult>> ImportAsync(
         HttpContext http, IFeedbackStore store, TimeProvider clock) {
-        string reason = http.Request.Query["reason"].ToString() is { Length: > 0 } given ? given : Reason.Manual;
+        string? reason = http.Request.Query["reason"].ToString() is { Length: > 0 } given ? given : null;
         if (ListQuery.Odd(http.Request.Query, "reason") is { } odd) return Problem.Of(400, odd);
-        if (Reason.Strength(reason) < 0) return Problem.Of(400, ListQuery.Reasons);
+        if (reason is not null && Reason.Strength(reason) < 0) return Problem.Of(400, ListQuery.Reasons);
         if (!Admit(http)) return Problem.Of(413, "An import has 256 MiB at most.");
         var import = new Import(store, clock, reason);
         try {
@@ -343,8 +343,10 @@ sealed class LineReader(Body body) {
     }
 }
 
-/// <summary>An address that a list names, and what it says of it, as it is spelled there. Or why there is none.</summary>
-sealed record Row(long Line, string? Address, string? Reason = null, string? Note = null, DateTimeOffset? Since = null, string? Why = null);
+/// <summary>An address that a list names, and what it says of it, as it is spelled there. Or why there is none. Guess: the reason that all of
+/// such a list seems to be for, where the entry has none and nobody has said one.</summary>
+sealed record Row(long Line, string? Address, string? Reason = null, string? Note = null, DateTimeOffset? Since = null, string? Why = null,
+    string? Guess = null);
 
 /// <summary>What other providers call what they say of an address, in their CSV and in their JSON. Small letters, nothing
 /// between.</summary>
@@ -374,7 +376,7 @@ static class Columns {
             ? global::Reason.Bounce : names.Contains("ip") ? global::Reason.Complaint
             : names.Contains("tag") || names.Contains("tags") ? global::Reason.Unsubscribe : null;
         string? note = Of("note") ?? Of("error") ?? (reason is null ? said : null);
-        return Each(new(line, null, reason ?? list, Unescaped(note), TimeOf(Of(Times))),
+        return Each(new(line, null, reason, Unescaped(note), TimeOf(Of(Times)), Guess: list),
             values.Where((_, i) => i < names.Count && IsAddress(names[i])), named: true);
     }
 
@@ -464,6 +466,8 @@ sealed class CsvRows {
     // what another mail server said, in as many lines as it liked.
     bool Swallows(string text, List<Row> rows) {
         if (!text.Contains('\n')) return false;
+        // As wide as the header, and no quote that was meant to open a field has ended one: then all of it is what one entry says.
+        if (_header is not null && Fields(text)?.Length == _header.Length && !Regex.IsMatch(text, $"[{_delimiter}\n]\"(?:{_delimiter}|\\z)")) return false;
         var read = rows.Where(row => row.Address is not null).Select(row => Address.Key(row.Address!)).ToHashSet();
         return text.Split('\n').Skip(1).Any(line => Array.Exists(line.Split(_delimiter ?? ','), field =>
             Address.IsAddress(field) && !IsReply(field) && !read.Contains(Address.Key(field))));
@@ -525,8 +529,7 @@ sealed class JsonRows {
 
     /// <summary>Reads what is there, as far as it goes.</summary>
     /// <exception cref="JsonException">It cannot be read on.</exception>
-    public List<Row> Read(Body body) {
-        var rows = new List<Row>();
+    public void Read(Body body, List<Row> rows) {
         while (!_skips || SkipLine(body)) {
             var text = body.Rest.Span;
             var reader = new Utf8JsonReader(text, body.Ended, _state);
@@ -552,7 +555,6 @@ sealed class JsonRows {
             body.Take((int)reader.BytesConsumed);
             if (!goesOn) break;
         }
-        return rows;
     }
 
     bool SkipLine(Body body) {
@@ -632,7 +634,7 @@ sealed class JsonRows {
 }
 
 /// <summary>Suppresses what a list names, a few hundred at a time, so that the journal always has room for messages.</summary>
-sealed class Import(IFeedbackStore store, TimeProvider clock, string reason) {
+sealed class Import(IFeedbackStore store, TimeProvider clock, string? reason) {
     const int AtOnce = 256, MostTold = 100, LongestNote = 1000;
     readonly List<Row> _rows = [], _told = [];
     long _added, _already, _skipped;
@@ -645,7 +647,7 @@ sealed class Import(IFeedbackStore store, TimeProvider clock, string reason) {
         try {
             if (await body.BeginAsync(cancellation) is (byte)'{' or (byte)'[') {
                 var json = new JsonRows();
-                do foreach (var row in json.Read(body)) await AddAsync(row); while (await body.ReadAsync(cancellation));
+                do await AddAsync(json, body); while (await body.ReadAsync(cancellation));
                 if (!body.Ended) throw new JsonException("a text that has no end", null, null, null);
             } else {
                 var (csv, lines) = (new CsvRows(), new LineReader(body));
@@ -675,6 +677,12 @@ sealed class Import(IFeedbackStore store, TimeProvider clock, string reason) {
         json.WriteEndObject();
         json.Flush();
         return TypedResults.Bytes(body.WrittenMemory, "application/json; charset=utf-8");
+    }
+
+    // What came before a slip is an entry all the same.
+    async Task AddAsync(JsonRows json, Body body) {
+        var rows = new List<Row>();
+        try { json.Read(body, rows); } finally { foreach (var row in rows) await AddAsync(row); }
     }
 
     async ValueTask AddAsync(Row row) {
@@ -715,7 +723,7 @@ sealed class Import(IFeedbackStore store, TimeProvider clock, string reason) {
             Skip(row with { Why = $"lifted on {before.LiftedAt:yyyy-MM-dd}, after the date it has here" });
             return null;
         }
-        return new(now, Suppress: new(key, row.Reason ?? reason, before.Note is null ? Cut(row.Note) : null, since));
+        return new(now, Suppress: new(key, row.Reason ?? reason ?? row.Guess ?? Reason.Manual, before.Note is null ? Cut(row.Note) : null, since));
     }
 
     static string? Cut(string? note) =>
@@ -878,31 +886,20 @@ sealed partial class LiteDbStore {
         return Commit.Kept;
     }
 
-    // What stays known, and where the journal ends with it. What comes between reading what is known and the journal's line would be
-    // blanked and forgotten, so then the line is written again with that in it.
+    // What stays known, and where the journal ends with it. The line is made once all before it is known, so nothing is lost between.
     async Task<(Commit, long End)> CommitForgetAsync(string address, string alias) {
-        for (; ; ) {
-            var before = _known[Alias(address)] ?? Known.Nothing;
-            var entry = new Entry(clock.GetUtcNow(), Forget: new(alias, Person.Reduced(before)));
-            (Known? Known, long End) replaced = default;
-            Action<Entry> watch = kept => {
-                if (!ReferenceEquals(kept, entry)) return;
-                replaced = (_known[Alias(address)] ?? Known.Nothing, journal.End);
-                if (kept.Forget!.Known is null && Same(replaced.Known, before)) _known[address] = null; // what comes after begins anew
-            };
-            lock (journal.Gate) journal.OnKept = watch + journal.OnKept; // just before the store takes it up
-            var commit = await CommitAsync(entry);
-            lock (journal.Gate) {
-                journal.OnKept -= watch;
-                if (commit != Commit.Kept || Same(replaced.Known, before)) return (commit, replaced.End);
-                if (entry.Forget!.Known is { } kept)
-                    _known[alias] = Same(_known[alias], kept) ? replaced.Known! : Person.Both(replaced.Known!, _known[alias]!);
-            }
-        }
+        var (at, end, entry) = (clock.GetUtcNow(), 0L, (Entry?)null);
+        Action<Entry> watch = kept => {
+            if (!ReferenceEquals(kept, entry)) return;
+            end = journal.End;
+            if (entry.Forget!.Known is null) _known[address] = null; // what comes after begins anew
+        };
+        lock (journal.Gate) journal.OnKept = watch + journal.OnKept; // just before the store takes it up
+        var commit = await journal.AppendAsync(() =>
+            entry = new Entry(at, Forget: new(alias, Person.Reduced(_known[Alias(address)] ?? Known.Nothing))));
+        lock (journal.Gate) journal.OnKept -= watch;
+        return (commit, end);
     }
-
-    static bool Same(Known? one, Known? other) =>
-        JsonSerializer.Serialize(one, SnsJson.Lines.Known!) == JsonSerializer.Serialize(other, SnsJson.Lines.Known!);
 
     // Only now and here are lines of the journal changed. A line keeps its length, for its place in the file is a position.
     void Erase(Person person, long end) {
@@ -920,12 +917,17 @@ sealed partial class LiteDbStore {
     void Rewrite(long segment, List<(long At, byte[] Line)> changes) {
         if (changes.Count == 0) return;
         string path = Journal.PathOf(journal.Folder, (int)segment), part = path + ".part";
-        File.Copy(path, part, overwrite: true); // with its mode
-        using (var file = Disk.Open(part, FileShare.None)) {
-            foreach (var (at, line) in changes) RandomAccess.Write(file.SafeFileHandle, line, (uint)at);
-            file.Flush(flushToDisk: true);
+        try {
+            File.Copy(path, part, overwrite: true); // with its mode
+            using (var file = Disk.Open(part, FileShare.None)) {
+                foreach (var (at, line) in changes) RandomAccess.Write(file.SafeFileHandle, line, (uint)at);
+                file.Flush(flushToDisk: true);
+            }
+            File.Move(part, path, overwrite: true);
+        } catch {
+            File.Delete(part); // half a segment would take the room that the journal needs
+            throw;
         }
-        File.Move(part, path, overwrite: true);
         Disk.FlushFolder(journal.Folder);
         changes.Clear();
     }
@@ -942,6 +944,7 @@ sealed partial class FeedbackFile {
     public void Discard() {
         string folder = System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!;
         lock (_gate) {
+            Anew++;
             Abandon();
             foreach (string each in (string[])[path, _logPath, _mark]) File.Delete(each);
             foreach (string each in (string[])[path, _logPath])
@@ -990,10 +993,6 @@ sealed partial class Person {
     public static Known? Reduced(Known known) => known is { Suppressed: false, LiftedAt.Ticks: 0, PreferenceAt.Ticks: 0 } ? null
         : new(known.Reason, known.Since, known.Suppressed ? Stays : null, ByHand: known.ByHand, LiftedAt: known.LiftedAt,
             PreferenceAt: known.PreferenceAt, SoftBecause: known.SoftBecause is null ? null : Stays);
-
-    /// <summary>What is known after both: a lift ends what was before it, and of reasons the stronger stays.</summary>
-    public static Known Both(Known first, Known then) =>
-        then.LiftedAt > first.LiftedAt || Reason.Strength(then.Reason) >= Reason.Strength(first.Reason) ? then : first;
 
     public bool IsNamedIn(Known known) => IsNamedIn(known.Because) || IsNamedIn(known.Note) || IsNamedIn(known.SoftBecause);
     public Known Without(Known known) => known with {

@@ -41,6 +41,7 @@ sealed class ReceiverMetrics : BackgroundService {
     readonly IFeedbackStore _store;
     readonly TimeProvider _clock;
     volatile Seen? _seen;
+    readonly Dictionary<(string, string), (long Stored, long Forgotten)> _counted = [];
 
     public ReceiverMetrics(Intake intake, IFeedbackStore store, SigningCertificates certificates, Disk disk, TimeProvider clock,
         IMeterFactory meters, IServiceProvider services) {
@@ -91,7 +92,7 @@ sealed class ReceiverMetrics : BackgroundService {
         meter.CreateObservableGauge("feedback_receiver.follower.waiting", () => _seen?.State.BehindEntries is { } entries
             ? [new(entries)] : Array.Empty<Measurement<long>>(), "{entry}", "Entries that the store has yet to copy; not there while its file is built anew beside a running receiver");
         Gauge("follower.lag", "s", "How long the oldest entry has waited to be copied", seen => seen.State.Behind.TotalSeconds);
-        Rate("bounce.ratio", "Hard bounces to sends, as SES counts them; not there while sends are not collected",
+        Rate("bounce.ratio", "Hard bounces to mails, as SES counts them; not there while neither sends nor deliveries are collected",
             rates => rates.BounceRate);
         Rate("complaint.ratio", "Complaints to deliveries, as SES counts them; not there while deliveries are not collected",
             rates => rates.ComplaintRate);
@@ -101,9 +102,18 @@ sealed class ReceiverMetrics : BackgroundService {
                 new KeyValuePair<string, object?>("topic", topic.TopicArn)))
             ?? [], "s", "When the topic's last message came, in Unix time");
         meter.CreateObservableCounter("feedback_receiver.feedback", () => _seen?.Counts.Where(count => !count.ToSimulator)
-            .GroupBy(count => (count.Kind, count.Type), (kind, counts) => new Measurement<long>(counts.Sum(count => count.Number),
+            .GroupBy(count => (count.Kind, count.Type), (kind, counts) => new Measurement<long>(Counted(kind, counts.Sum(count => count.Number)),
                 new KeyValuePair<string, object?>("kind", kind.Kind), new KeyValuePair<string, object?>("type", kind.Type)))
             ?? [], "{event}", "Events that are stored, each once, by what SES calls them; without the mailbox simulator's");
+    }
+
+    // A counter that falls has begun anew, to Prometheus: so what was forgotten since the start is counted on.
+    long Counted((string Kind, string Type) kind, long stored) {
+        lock (_counted) {
+            var (before, forgotten) = _counted.GetValueOrDefault(kind);
+            _counted[kind] = (stored, forgotten += Math.Max(0, before - stored));
+            return stored + forgotten;
+        }
     }
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken) {

@@ -44,6 +44,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     readonly SemaphoreSlim _telling = new(1), _readingLong = new(LongReaders), _forgetting = new(1);
     readonly Lock _asking = new();
     Task<bool>? _writable;
+    readonly Guid _own = Guid.NewGuid(); // of no message; and nobody waits for another's
     readonly ConcurrentDictionary<string, DateTimeOffset> _seen = []; // what was last written of a topic
     Task[] _loops = [];
     byte[] _forgetKey = [];
@@ -153,10 +154,12 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
             for (long length = 0; batch.Count < MostAtOnce && length < MostCharacters && _queue.Reader.TryRead(out var next);
                 length += next.Entry.Length) batch.Add(next);
             long began = Stopwatch.GetTimestamp();
-            var commit = await KeepAsync(batch.ConvertAll(each => each.Entry));
-            foreach (var (_, told) in batch) told.SetResult(commit);
+            var commits = new Commit[batch.Count];
+            Array.Fill(commits, Commit.Unwritable);
+            await KeepAsync(batch.ConvertAll(each => each.Entry), commits: commits);
+            for (int i = 0; i < commits.Length; i++) batch[i].Told.SetResult(commits[i]);
             batch.Clear();
-            if (commit == Commit.Unwritable) TellThoseBehind(_queue.Reader, began, commit);
+            if (commits[^1] == Commit.Unwritable) TellThoseBehind(_queue.Reader, began, Commit.Unwritable);
         }
     }
     // Who came meanwhile would wait as long for the same, and longer than SNS waits.
@@ -166,13 +169,17 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
     static bool IsLong(long began) => Stopwatch.GetElapsedTime(began).TotalSeconds >= 2;
     /// <summary>Keeps entries, in their order. May be told more than once of the same. <paramref name="unless"/> is asked under the locks of the
-    /// transaction when some of it is new: where it says true, nothing of it is kept.</summary>
-    public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries, Func<NpgsqlConnection, Task<bool>>? unless = null) {
+    /// transaction when some of it is new: where it says true, nothing of it is kept. <paramref name="commits"/> is told what became of each that
+    /// was tried.</summary>
+    public async Task<Commit> KeepAsync(IReadOnlyList<PreparedEntry> entries, Func<NpgsqlConnection, Task<bool>>? unless = null,
+        Commit[]? commits = null) {
         for (int attempt = 1; entries.Count > 0; attempt++)
             try {
-                return await WriteAsync(entries, unless);
+                var commit = await WriteAsync(entries, unless);
+                commits.AsSpan().Fill(commit);
+                return commit;
             } catch (Exception e) { // whatever escaped here would end the writer
-                if (!IsOfTheServer(e) && (entries.Count > 1 || IsOfTheEntry(e))) return await KeepEachAsync(entries, e);
+                if (!IsOfTheServer(e) && (entries.Count > 1 || IsOfTheEntry(e))) return await KeepEachAsync(entries, e, commits);
                 if (!IsWorthAnother(e, attempt > (IsConflict(e) ? 8 : 1))) return Trouble(e);
                 if (IsConflict(e)) await Task.Delay(Random.Shared.Next(2, 20 * attempt));
             }
@@ -180,13 +187,16 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
     // No batch is lost over one entry, and no entry over one member: what PostgreSQL will not hold (a number of 200,000 digits) is
     // kept as text, else as unread.
-    async Task<Commit> KeepEachAsync(IReadOnlyList<PreparedEntry> entries, Exception reason) {
+    async Task<Commit> KeepEachAsync(IReadOnlyList<PreparedEntry> entries, Exception reason, Commit[]? commits) {
         var all = Commit.Kept;
         long began = Stopwatch.GetTimestamp();
-        foreach (var entry in entries) {
-            if (all != Commit.Kept && IsLong(began)) break; // the others would wait as long for the same
-            var simpler = entries.Count > 1 ? entry : entry.Simpler((reason as PostgresException)?.SqlState ?? reason.GetType().Name);
-            if ((simpler is null ? Trouble(reason) : await KeepAsync([simpler])) is not Commit.Kept and var commit) all = commit;
+        for (int i = 0; i < entries.Count; i++) {
+            var simpler = entries.Count > 1 ? entries[i] : entries[i].Simpler((reason as PostgresException)?.SqlState ?? reason.GetType().Name);
+            var commit = simpler is null ? Trouble(reason) : await KeepAsync([simpler]);
+            if (commits is not null) commits[i] = commit;
+            if (commit == Commit.Kept) continue;
+            all = commit;
+            if (IsLong(began)) break; // the others would wait as long for the same
         }
         return all;
     }
@@ -199,7 +209,10 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     // is a standby since a failover, or through a pooler that let go of what was prepared.
     static bool IsLost(Exception e) => !IsExhausted(e) && e is NpgsqlException and (not PostgresException
         or PostgresException { InvariantSeverity: "FATAL" or "PANIC" }
-        or PostgresException { SqlState: PostgresErrorCodes.ReadOnlySqlTransaction or PostgresErrorCodes.InvalidSqlStatementName or ['0', ..] });
+        or PostgresException {
+            SqlState: PostgresErrorCodes.ReadOnlySqlTransaction or PostgresErrorCodes.InvalidSqlStatementName
+            or PostgresErrorCodes.DuplicatePreparedStatement or ['0', ..]
+        });
     // Says nothing against those that are in use. Npgsql has no code for it, and of several hosts tells it within. (When it is the server
     // that has no more, 53300, Npgsql itself empties the pool.)
     static bool IsExhausted(Exception e) => $"{e.Message} {e.InnerException?.Message}".Contains("pool has been exhausted", Ordinal);
@@ -295,11 +308,11 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         var asked = new List<(string Address, TaskCompletionSource<Known?> Told)>();
         while (await _asked.Reader.WaitToReadAsync()) {
             while (asked.Count < MostAtOnce && _asked.Reader.TryRead(out var next)) asked.Add(next);
-            Known[]? known = null;
+            Known?[]? known = null;
             long began = Stopwatch.GetTimestamp();
             try {
-                known = await FindAsync(asked.ConvertAll(each => each.Address));
-            } catch (Exception e) { Trouble(e); } // whatever escaped would end all look-ups
+                known = await FindEachAsync(asked.ConvertAll(each => each.Address));
+            } catch (Exception e) { if (e is not Unavailable) Trouble(e); } // whatever escaped would end all look-ups
             for (int i = 0; i < asked.Count; i++) asked[i].Told.SetResult(known?[i]);
             asked.Clear();
             if (known is null) TellThoseBehind(_asked.Reader, began, null);
@@ -312,27 +325,33 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     }
 
     public async ValueTask<Known[]?> FindAsync(IReadOnlyList<string> addresses) {
-        var known = new Known[addresses.Count];
         try {
-            for (int from = 0; from < known.Length;) {
-                byte[] key = _forgetKey;
-                string[] asked = [.. addresses.Skip(from).Take(Page * 10).Select(PreparedEntry.Clean)],
-                    aliases = Array.ConvertAll(asked, name => Alias(key, name));
-                var found = await ReadAsync(Sql.Find, row => (row.IsDBNull(0) ? ForgetKey : row.GetString(0), row.GetString(1)),
-                    P<string[]>([.. asked.Concat(aliases).Distinct()]));
-                var all = found.ToDictionary(each => each.Item1, each => each.Item2, StringComparer.Ordinal);
-                if (!IsStill(key, all.GetValueOrDefault(ForgetKey) ?? throw new Unavailable())) continue;
-                Known? Of(string name) => all.GetValueOrDefault(name) is { } json ? PostgresBatch.KnownOf(json) : null;
-                for (int i = 0; i < asked.Length; i++) known[from + i] = PostgresBatch.Either(Of(aliases[i]), Of(asked[i]));
-                from += asked.Length;
-            }
-            return known;
+            Known[] known = [.. (await FindEachAsync(addresses)).OfType<Known>()];
+            return known.Length == addresses.Count ? known : null;
         } catch (Unavailable) {
             return null;
-        } catch (Exception e) when (e is FormatException or JsonException) { // somebody's hand was in the tables
+        } catch (FormatException e) { // somebody's hand was in the tables
             Trouble(e);
             return null;
         }
+    }
+    // Null for an address whose row a hand has spoilt: the others are told all the same.
+    async Task<Known?[]> FindEachAsync(IReadOnlyList<string> addresses) {
+        var known = new Known?[addresses.Count];
+        for (int from = 0; from < known.Length;) {
+            byte[] key = _forgetKey;
+            string[] asked = [.. addresses.Skip(from).Take(Page * 10).Select(PreparedEntry.Clean)],
+                aliases = Array.ConvertAll(asked, name => Alias(key, name));
+            var found = await ReadAsync(Sql.Find, row => (row.IsDBNull(0) ? ForgetKey : row.GetString(0), row.GetString(1)),
+                P<string[]>([.. asked.Concat(aliases).Distinct()]));
+            var all = found.ToDictionary(each => each.Item1, each => each.Item2, StringComparer.Ordinal);
+            if (!IsStill(key, all.GetValueOrDefault(ForgetKey) ?? throw new Unavailable())) continue;
+            Known? Of(string name) => all.GetValueOrDefault(name) is { } json ? PostgresBatch.KnownOf(json) : null;
+            for (int i = 0; i < asked.Length; i++)
+                try { known[from + i] = PostgresBatch.Either(Of(aliases[i]), Of(asked[i])); } catch (JsonException e) { Trouble(e); }
+            from += asked.Length;
+        }
+        return known;
     }
     const string ForgetKey = "\0"; // no address has that
     /// <summary>Under what somebody is known who was forgotten: a hash, by the key that lies in `meta`.</summary>
@@ -353,8 +372,8 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
         async Task<bool> TryAsync() {
             try {
                 return await UseAsync(async connection => {
-                    await CommitAsync(connection, [new("begin"), new($"insert into entries (id, at) values ('{Guid.Empty}', now())"),
-                        new($"delete from entries where id = '{Guid.Empty}'")]);
+                    await CommitAsync(connection, [Begin(), new($"insert into entries (id, at) values ('{_own}', now())"),
+                        new($"delete from entries where id = '{_own}'")]);
                     return true;
                 }, CancellationToken.None);
             } catch (Unavailable) { return false; }
@@ -396,7 +415,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 + "SELECT pg_reload_conf(); and look at ALTER ROLE and ALTER DATABASE");
         if (fsync == "off")
             findings.Add("fsync is off, so a power cut can destroy the database: ALTER SYSTEM RESET fsync; SELECT pg_reload_conf();");
-        if (_trouble.Count > 0)
+        if (_trouble.Count > 0 && clock.GetUtcNow() - _trouble.At < TimeSpan.FromDays(1))
             findings.Add($"PostgreSQL could not be used {_trouble.Count} times since the start, last at {_trouble.At:u} ({_trouble.Why})");
         return new("PostgreSQL", bytes, 0, TimeSpan.Zero, suppressed, unread, topics, findings);
 
@@ -429,7 +448,7 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
     // So many may take long that there is always a connection left for what SNS waits for.
     async Task<List<T>> ReadAsync<T>(string sql, Func<NpgsqlDataReader, T> read,
         NpgsqlParameter[] parameters, bool patient, CancellationToken cancellation) {
-        if (patient) await _readingLong.WaitAsync(cancellation);
+        if (patient && !await _readingLong.WaitAsync(TimeSpan.FromSeconds(5), cancellation)) throw new Unavailable();
         try {
             return await UseAsync(connection => ReadAsync(connection, sql, read, parameters, patient, cancellation), cancellation);
         } finally { if (patient) _readingLong.Release(); }
@@ -568,20 +587,20 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
                 all &= await ReadAsync(connection, Sql.Rewrite(table, columns), row => row.GetGuid(0),
                     [P(id), .. rest.Concat(texts).Select(PostgresBatch.Text)]) is [_];
             }
-            if (all && found.Count < Page) break;
+            if (found.Count == 0) break;
             if (all) after = found[^1].Id;
         }
     }
     // What is known of others may quote the person. It is changed only as it was read; what a commit changes meanwhile is read again.
     static async Task ScrubKnownAsync(NpgsqlConnection connection, PersonNames names) {
         for (string after = ""; ;) {
-            var found = await ReadAsync(connection, Sql.NamingKnown, row => (Email: row.GetString(0), Json: row.GetString(1)),
+            var found = await ReadAsync(connection, Sql.NamingKnown, row => (Email: row.GetString(0), Json: row.IsDBNull(1) ? null : row.GetString(1)),
                 [P(after), P(names.Patterns)], patient: true);
             bool all = true;
             foreach (var (email, json) in found)
-                if (PostgresBatch.KnownOf(json) is var known && names.Without(known) is var rest && rest != known)
+                if (json is not null && PostgresBatch.KnownOf(json) is var known && names.Without(known) is var rest && rest != known)
                     all &= await ReadAsync(connection, Sql.RewriteKnown, _ => 0, [P(email), P(PostgresBatch.JsonOf(rest)), P(json)]) is [_];
-            if (all && found.Count < Page) break;
+            if (found.Count == 0) break;
             if (all) after = found[^1].Email;
         }
     }
@@ -609,11 +628,19 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, byte[]? Line, (Guid Id
         _ => DateTimeOffset.UnixEpoch,
     };
     static byte[] LineOf(Entry entry) => JsonSerializer.SerializeToUtf8Bytes(entry, SnsJson.Lines.Entry);
-    /// <summary>The same with JSON as a string, then without events, as unread; null when there is nothing left to leave out.</summary>
+    /// <summary>The same with JSON as a string and texts of 250 characters, then without events, as unread; null when there is nothing left to leave out.</summary>
     public PreparedEntry? Simpler(string why) => Simplified switch {
         0 => this with {
             Simplified = 1,
-            Events = Array.ConvertAll(Events, each => (each.Id, each.Feedback with { Mail = Quoted(each.Feedback.Mail), Tags = null })),
+            Events = Array.ConvertAll(Events, each => (each.Id, each.Feedback with {
+                Mail = Quoted(each.Feedback.Mail),
+                Tags = null,
+                Detail = Short(each.Feedback.Detail),
+                Subject = Short(each.Feedback.Subject),
+                Status = Short(each.Feedback.Status),
+                Source = Short(each.Feedback.Source),
+                ConfigurationSet = Short(each.Feedback.ConfigurationSet),
+            })),
         },
         1 => this with { Simplified = 2, Events = [], Line = LineOf(Entry), Unread = $"PostgreSQL cannot hold it ({why})" },
         _ => null,
@@ -667,6 +694,8 @@ sealed partial record PreparedEntry(Entry Entry, Guid Id, byte[]? Line, (Guid Id
         return !Exponent.IsMatch(json) ? json
             : Vast.Replace(json, each => each.Groups["number"].Success ? $"\"{each.Value}\"" : each.Value);
     }
+    // What an index of the operator's own holds (of a row, a third of a page at most) or a narrower column.
+    static string? Short(string? text) => text is { Length: > 250 } ? Clean(text[..250]) : text;
     static string? Quoted(string? json) => json is null ? null : '"' + JsonEncodedText.Encode(json, Receiver.Relaxed).ToString() + '"';
     // What jsonb refuses, besides half an emoji (see SesEvent.Whole). An escaped backslash is passed over as it is.
     [GeneratedRegex(@"\\\\|(?<not>\\u0000)")] static partial Regex Unholdable { get; }
@@ -695,6 +724,7 @@ sealed class PostgresBatch {
         _totals = new(StringComparer.Ordinal);
     readonly List<(string Address, Known Before, Known After, DateTimeOffset At)> _changes = [];
     readonly SortedDictionary<string, TopicState> _topics = new(StringComparer.Ordinal);
+    readonly Dictionary<string, (HashSet<Guid> All, HashSet<Guid> Tagged)> _again = []; // by topic: events that were there, and of those what came with tags
     readonly Dictionary<string, DateTimeOffset> _toRemember = [];
     readonly int _softBounceLimit;
     int _returning; // so many results tell ids
@@ -840,9 +870,13 @@ sealed class PostgresBatch {
     void See(PreparedEntry prepared, Envelope message) {
         var (arn, at) = (message.TopicArn, prepared.Entry.At);
         var seen = _topics.GetValueOrDefault(arn) ?? new(arn, null, null, null, null, null, null);
-        // Not new, though the message is: it came in another message before.
-        bool doubled = prepared.Events.Any(each => !_inserted.Contains(each.Id)
-            || _events[each.Id].SnsMessageId != each.Feedback.SnsMessageId);
+        // Not new, though the message is: whether it came in the other format, of which one has tags, is seen by what is stored.
+        bool doubled = prepared.Events.Any(each => (_events[each.Id].Tags is null) != (each.Feedback.Tags is null));
+        foreach (var (id, feedback) in prepared.Events.Where(each => !_inserted.Contains(each.Id))) {
+            if (!_again.TryGetValue(arn, out var again)) again = _again[arn] = ([], []);
+            again.All.Add(id);
+            if (feedback.Tags is not null) again.Tagged.Add(id);
+        }
         _topics[arn] = seen with {
             ConfirmedAt = message.Type == Envelope.SubscriptionConfirmation ? at : seen.ConfirmedAt,
             UnsubscribedAt = message.Type == Envelope.UnsubscribeConfirmation ? at : seen.UnsubscribedAt,
@@ -872,14 +906,16 @@ sealed class PostgresBatch {
         foreach (var topic in _topics.Values.Where(topic => IsDue(topic, seen)))
             yield return Command(Sql.See, P(topic.TopicArn),
                 Time(topic.ConfirmedAt), Time(topic.UnsubscribedAt), Time(topic.ValidatedAt), Time(topic.LastAt),
-                P(topic.SignatureVersion!), Time(topic.DoubledAt));
+                P(topic.SignatureVersion!), Time(topic.DoubledAt),
+                P<Guid[]>([.. _again.GetValueOrDefault(topic.TopicArn).All ?? []]), P<Guid[]>([.. _again.GetValueOrDefault(topic.TopicArn).Tagged ?? []]));
         foreach (var each in _entries.Where(each => each.Unread is not null && _inserted.Contains(each.Id)))
             yield return Command(
                 "insert into unread (id, at, topic_arn, why, message) values ($1, $2, $3, $4, $5) on conflict (id) do nothing",
                 P(each.Id), P(each.Entry.At.UtcDateTime), Text(each.Entry.Message?.TopicArn),
                 Text(each.Unread), Text(each.Entry.Message?.Message ?? each.Entry.Refused?.Body));
         if (keepsChanges)
-            foreach (var (address, before, after, at) in _changes.Where(each => !each.Address.StartsWith("forgotten:", Ordinal)))
+            foreach (var (address, before, after, at) in _changes.Where(each => !each.Address.StartsWith("forgotten:", Ordinal)
+                && !each.Address.StartsWith("sha256:", Ordinal))) // no application knows such an address
                 yield return Command("insert into changes (address, before, reason, at, event) values ($1, $2, $3, $4, $5)",
                     P(address), Text(before.Reason), Text(after.Reason), P(at.UtcDateTime), Text(after.Event));
     }
@@ -892,7 +928,8 @@ sealed class PostgresBatch {
 
     bool IsDue(TopicState topic, ConcurrentDictionary<string, DateTimeOffset> seen) {
         bool due = false;
-        string?[] keys = [topic.TopicArn + topic.SignatureVersion, topic.DoubledAt is null ? null : topic.TopicArn + " doubled"];
+        string?[] keys = [topic.TopicArn + topic.SignatureVersion,
+            topic.DoubledAt is null && !_again.ContainsKey(topic.TopicArn) ? null : topic.TopicArn + " doubled"];
         foreach (string? key in keys)
             if (key is not null
                 && !(seen.TryGetValue(key, out var before) && topic.LastAt < before.AddSeconds(1) && topic.LastAt >= before))
@@ -1006,7 +1043,9 @@ static class Sql {
         select email, {Known} from suppressions as s where email > $1 and reason is not null and email not like 'forgotten:%' order by email limit $2
         """, See = """
         insert into subscriptions as s (topic_arn, confirmed_at, unsubscribed_at, validated_at, last_at, signature_version, doubled_at)
-        values ($1, $2, $3, $4, $5, $6, $7) on conflict (topic_arn) do update set confirmed_at = greatest(s.confirmed_at, excluded.confirmed_at),
+        values ($1, $2, $3, $4, $5, $6, case when exists (select from (select id, tags from email_bounces union all select id, tags from email_complaints
+        union all select id, tags from email_events) as e where e.id = any($8) and (e.tags is null) = (e.id = any($9))) then $5 else $7 end)
+        on conflict (topic_arn) do update set confirmed_at = greatest(s.confirmed_at, excluded.confirmed_at),
         unsubscribed_at = greatest(s.unsubscribed_at, excluded.unsubscribed_at), validated_at = greatest(s.validated_at, excluded.validated_at),
         last_at = greatest(s.last_at, excluded.last_at), signature_version = excluded.signature_version, doubled_at = greatest(s.doubled_at, excluded.doubled_at)
         """;
@@ -1015,11 +1054,15 @@ static class Sql {
         insert into {table} as c ({(table == "totals" ? "name" : "key")}, shard, n) select key, $3, n from unnest($1::text[], $2::bigint[]) as each (key, n)
         on conflict ({(table == "totals" ? "name" : "key")}, shard) do update set n = c.n + excluded.n
         """;
-    /// <summary>Rows that may name somebody, but not their own.</summary>
+    // So that no statement takes longer than it may, and holds back what vacuum would take, however large a table is.
+    const string AtOnce = "20000";
+    /// <summary>Of the rows after one, a few thousand: those that may name somebody, but not their own; and how far that went, without
+    /// texts. None: there are no more.</summary>
     public static string Naming(string table, string[] columns) {
         string texts = string.Join(", ", columns.Select(column => column + "::text"));
-        return $"select id, {texts} from {table} where id > $1 and lower(concat_ws(' ', {texts}) collate \"C\") like any($2) "
-            + $"{(columns.Length > 1 ? "and email <> $3 " : "")}order by id limit 1000";
+        return $"with part as materialized (select * from {table} where id > $1 order by id limit {AtOnce}) "
+            + $"select id, {texts} from part where lower(concat_ws(' ', {texts}) collate \"C\") like any($2) {(columns.Length > 1 ? "and email <> $3 " : "")}"
+            + $"union all (select id, {string.Join(", ", columns.Select(_ => "null"))} from part order by id desc limit 1) order by id";
     }
     /// <summary>Of a row that still has the texts that were read, told back.</summary>
     public static string Rewrite(string table, string[] columns) => $"update {table} set {string.Join(", ",
@@ -1036,7 +1079,10 @@ static class Sql {
         """;
     public const string IsForgetKey = "select value = $1 from meta where name = 'forget_key'";
     public const string NamingKnown = """
-        select email, known::text from suppressions where email > $1 and lower(known::text collate "C") like any($2) order by email limit 1000
+        with part as materialized (select email, known from suppressions where email > $1 order by email limit 
+        """ + AtOnce + """
+        ) select email, known::text from part where lower(known::text collate "C") like any($2)
+        union all (select email, null from part order by email desc limit 1) order by email
         """, RewriteKnown = """
         with changed as (update suppressions set known = $2::jsonb where email = $1 and known = $3::jsonb returning email)
         insert into totals as c (name, shard, n) select 'version', 0, 1 from changed on conflict (name, shard) do update set n = c.n + 1 returning n

@@ -28,7 +28,7 @@ sealed partial class QueueOptions : IValidatableObject {
     [ConfigurationKeyName("Sqs:AcceptRaw")] public bool AcceptRaw { get; set; }
 
     // Also sqs-fips, and a VPC's own endpoint. SNS delivers from standard topics to standard queues only, so no .fifo.
-    [GeneratedRegex(@"\A(https://(?:[a-z0-9-]+\.)?sqs(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.[a-z.]+)/[0-9]{12}/[A-Za-z0-9_-]{1,80}\z")]
+    [GeneratedRegex(@"\A(https://(?:[a-z0-9-]+\.)?sqs(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.[a-z0-9.-]+)/[0-9]{12}/[A-Za-z0-9_-]{1,80}\z")]
     private static partial Regex Urls();
 
     /// <summary>The endpoint that is asked, and the region that requests are signed for.</summary>
@@ -59,23 +59,41 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
         "Messages of the queue: deleted, or left in it to come again; failed: the queue could not be asked");
     static readonly TimeSpan Late = TimeSpan.FromMinutes(10);
     readonly Lock _leaving = new();
+    readonly Dictionary<string, (DateTimeOffset Since, string Why)> _failing = []; // what cannot be done to the queue
     TimeSpan _pause = ShortestPause;
     long _refused;
-    (DateTimeOffset Since, DateTimeOffset At, string Why)? _left; // what was left in the queue, with less than Late between
+    (DateTimeOffset Since, DateTimeOffset At, Verdict Why)? _left; // what was left in the queue, with less than _apart between
+    TimeSpan _apart = Late; // twice the queue's visibility timeout, where that is longer: so rarely is one message seen
     (DateTimeOffset At, Verdict? Verdict) _logged;
 
-    /// <summary>What the operator should hear: that messages are left in the queue, since when, and why. SQS's own measure of the oldest
+    /// <summary>What the operator should hear: that the queue cannot be drained, or that messages are left in it, since when, and why. SQS's own measure of the oldest
     /// message takes no notice of one that was received three times:
     /// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html</summary>
     public Finding? Find() {
-        lock (_leaving)
-            return _left is not { } left || clock.GetUtcNow() - left.At > Late || left.At - left.Since < Late ? null : new("queue-left", "warning",
-                $"Messages are left in the queue since {left.Since.UtcDateTime:yyyy-MM-dd HH:mm 'UTC'}, and lost after 14 days: {left.Why}.",
-                "see Sns:TopicArns, Sns:MinimumSignatureVersion and the receiver's log");
+        var now = clock.GetUtcNow();
+        lock (_leaving) {
+            foreach (var (what, (since, why)) in _failing.OrderBy(each => each.Value.Since))
+                if (now - since >= Late) return new("queue-unreachable", "error", $"The queue cannot be {what} since {Utc(since)}: {why}",
+                    $"aws sqs get-queue-attributes --attribute-names All --queue-url {options.Value.QueueUrl}");
+            return _left is not { } left || now - left.At > _apart || left.At - left.Since < Late ? null : new("queue-left", "warning",
+                $"Messages are left in the queue since {Utc(left.Since)}, and lost when its retention ends: {left.Why.Why}.",
+                left.Why == Verdict.RawDelivery ? "see Sqs:AcceptRaw" : "see Sns:TopicArns, Sns:MinimumSignatureVersion and the receiver's log");
+        }
     }
+    static string Utc(DateTimeOffset at) => at.UtcDateTime.ToString("yyyy-MM-dd HH:mm 'UTC'", CultureInfo.InvariantCulture);
     void Leave(Verdict verdict) {
         var now = clock.GetUtcNow();
-        lock (_leaving) _left = (_left is { } left && now - left.At < Late ? left.Since : now, now, verdict.Why);
+        lock (_leaving) _left = (_left is { } left && now - left.At < _apart ? left.Since : now, now, verdict);
+    }
+    async Task<T> AskAsync<T>(string what, Func<Task<T>> ask) {
+        try {
+            var answer = await ask();
+            lock (_leaving) _failing.Remove(what);
+            return answer;
+        } catch (Exception e) {
+            lock (_leaving) _failing.TryAdd(what, (clock.GetUtcNow(), Why(e)));
+            throw;
+        }
     }
 
     /// <summary>Ends only when told to stop, with what it held at that moment finished.</summary>
@@ -117,8 +135,10 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
         for (bool said = false; !stopping.IsCancellationRequested;) {
             try {
                 using var sqs = Connect();
-                Volatile.Write(ref length, (await sqs.GetQueueAttributesAsync(options.Value.QueueUrl, ["ApproximateNumberOfMessages"], stopping))
-                    .ApproximateNumberOfMessages);
+                var queue = await sqs.GetQueueAttributesAsync(options.Value.QueueUrl, ["ApproximateNumberOfMessages", "VisibilityTimeout"], stopping);
+                Volatile.Write(ref length, queue.ApproximateNumberOfMessages);
+                var twice = TimeSpan.FromSeconds(2 * queue.VisibilityTimeout);
+                lock (_leaving) _apart = twice > Late ? twice : Late;
             } catch (Exception e) { // of any kind, as above
                 if (stopping.IsCancellationRequested) return;
                 Volatile.Write(ref length, -1);
@@ -146,14 +166,12 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
     // Receives once, and finishes what came: how many came, and how many are done with. Only the waiting can be cancelled.
     async Task<(int Came, int Done)> TakeAsync(AmazonSQSClient sqs, int seconds, CancellationToken stopping) {
         var request = new ReceiveMessageRequest(options.Value.QueueUrl) { MaxNumberOfMessages = Batch, WaitTimeSeconds = seconds };
-        var messages = (await sqs.ReceiveMessageAsync(request, stopping)).Messages ?? []; // the SDK's word for none is null
+        var messages = (await AskAsync("read", () => sqs.ReceiveMessageAsync(request, stopping))).Messages ?? []; // the SDK's word for none is null
         var verdicts = await Task.WhenAll(messages.Select(ReceiveAsync));
         List<DeleteMessageBatchRequestEntry> done = [.. messages.Where((_, i) => verdicts[i].Status != 503 && !MayBeWanted(verdicts[i]))
             .Select((message, i) => new DeleteMessageBatchRequestEntry($"{i}", message.ReceiptHandle))];
         // One that is not deleted comes again, and is known by its id: nothing is counted twice.
-        if (done.Count > 0
-            && (await sqs.DeleteMessageBatchAsync(options.Value.QueueUrl, done, CancellationToken.None)).Failed is [var failed, ..])
-            throw new AmazonSQSException($"{failed.Code}: a message cannot be deleted");
+        if (done.Count > 0) await AskAsync("emptied", () => DeleteAsync(sqs, done));
         Count(done.Count, "deleted");
         Count(messages.Count - done.Count, "left");
         // Of the others that are 503 each has a reason of its own (a certificate, SHA-1), which keeps nobody else waiting.
@@ -162,12 +180,16 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
         return (messages.Count, done.Count);
     }
 
+    async Task<int> DeleteAsync(AmazonSQSClient sqs, List<DeleteMessageBatchRequestEntry> done) =>
+        (await sqs.DeleteMessageBatchAsync(options.Value.QueueUrl, done, CancellationToken.None)).Failed is [var failed, ..]
+            ? throw new AmazonSQSException($"{failed.Code}: a message cannot be deleted") : done.Count;
+
     void Count(int messages, string outcome) {
         if (messages > 0) _messages.Add(messages, new KeyValuePair<string, object?>("outcome", outcome));
     }
 
-    // A topic or a version that is not allowed may be a wrong setting: such messages are not thrown away.
-    static bool MayBeWanted(Verdict verdict) => verdict == Verdict.UnknownTopic || verdict == Verdict.UnsupportedVersion;
+    // A topic or a version that is not allowed, or raw message delivery, may be a wrong setting: such messages are not thrown away.
+    static bool MayBeWanted(Verdict verdict) => verdict == Verdict.UnknownTopic || verdict == Verdict.UnsupportedVersion || verdict == Verdict.RawDelivery;
 
     async Task<Verdict> ReceiveAsync(Message message) {
         var verdict = await JudgeAsync(message.Body);
@@ -191,7 +213,7 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
             return await intake.ReceiveAsync(envelope!, CancellationToken.None);
         bool isRaw = refusal == Verdict.RawDelivery || refusal == Verdict.Malformed;
         if (options.Value.AcceptRaw && isRaw && FromRaw(body, utf8) is { } raw) return await intake.KeepAsync(raw);
-        return intake.Refuse(refusal);
+        return intake.Refuse(options.Value.AcceptRaw && isRaw ? Verdict.Malformed : refusal);
     }
 
     // An envelope for what SES said without one: raw message delivery. Its id is its content's, so that a redelivery counts once, an Open

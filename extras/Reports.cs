@@ -42,11 +42,14 @@ sealed class ReportThreads : IDisposable {
 
     sealed class ReportThread : TaskScheduler, IDisposable {
         readonly BlockingCollection<Task> _tasks = [];
+        readonly SemaphoreSlim _turn = new(1); // a store that waits lets the thread go on, but the next request waits all the same
         public ReportThread(string name) => new Thread(() => {
             foreach (var task in _tasks.GetConsumingEnumerable()) TryExecuteTask(task);
         }) { Name = name, IsBackground = true }.Start();
-        public Task<T> RunAsync<T>(Func<Task<T>> read, CancellationToken cancellation) =>
-            Task.Factory.StartNew(read, cancellation, TaskCreationOptions.None, this).Unwrap();
+        public Task<T> RunAsync<T>(Func<Task<T>> read, CancellationToken cancellation) => Task.Factory.StartNew(async () => {
+            await _turn.WaitAsync(cancellation);
+            try { return await read(); } finally { _turn.Release(); }
+        }, cancellation, TaskCreationOptions.None, this).Unwrap();
         public void Dispose() => _tasks.CompleteAdding();
         protected override void QueueTask(Task task) => _tasks.Add(task);
         protected override bool TryExecuteTaskInline(Task task, bool taskWasPreviouslyQueued) => false;
@@ -140,7 +143,11 @@ static partial class EventPages {
         var (query, limit, csv) = (ask.Query(kind), ask.Limit(100), ask.OneOf("format", "json", "csv") == "csv");
         if (ask.Wrong is not null) return Problem.Of(400, ask.Wrong);
         var events = store.EventsAsync(query, http.RequestAborted);
-        var (body, next) = await threads.PageAsync(() => csv ? CsvAsync(events, limit) : JsonAsync(events, limit), http.RequestAborted);
+        Func<Task<(ReadOnlyMemory<byte>, string?)>> read = () => csv ? CsvAsync(events, limit) : JsonAsync(events, limit);
+        // Where few may match, all of a range may have to be read for one page: the others do not wait for that.
+        bool scans = query is not { Type: null, SubType: null, Domain: null, Subject: null, Source: null, ConfigurationSet: null, Tag: null }
+            || query.Kind is not (null or SesEvent.Bounce or SesEvent.Complaint);
+        var (body, next) = await (scans ? threads.ScanAsync(read, http.RequestAborted) : threads.PageAsync(read, http.RequestAborted));
         if (next is not null) http.Response.Headers.Link = $"<{http.Request.Path}{QueryString.Create([.. http.Request.Query
             .Where(each => each.Key != "after"), new("after", next)])}>; rel=\"next\"";
         return TypedResults.Bytes(body, csv ? "text/csv; charset=utf-8; header=present" : "application/json; charset=utf-8");
@@ -417,7 +424,7 @@ sealed record RefusedMessage(DateTime At, int Status, string Why, string? TopicA
 sealed record TopicReport(string TopicArn, DateTime? ConfirmedAt, DateTime? UnsubscribedAt, DateTime? ValidatedAt, DateTime? LastAt,
     string? SignatureVersion, DateTime? DoubledAt);
 /// <summary>The rates of a window, and where they stand against SES's lines.</summary>
-sealed record RatesReport(string Window, long Sends, long Deliveries, long Bounces, long Complaints, double? BounceRate,
+sealed record RatesReport(string Window, long Mails, long Sends, long Deliveries, long Bounces, long Complaints, double? BounceRate,
     double? ComplaintRate, string BounceVerdict, string ComplaintVerdict);
 /// <summary>Where SES advises, reviews and pauses.</summary>
 sealed record RateLines(IReadOnlyList<double> Bounce, IReadOnlyList<double> Complaint);
@@ -485,8 +492,9 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
         TimeSpan[] delays;
         lock (_gate) (refusals, delays) = ([.. _refusals.Reverse().Select(each => each.Message)], [.. _delays]);
         var seen = state?.Topics.ToDictionary(topic => topic.TopicArn);
+        var raw = seen?.GetValueOrDefault(configuration["Sqs:QueueUrl"] ?? "")?.LastAt?.UtcDateTime; // of which topic, nobody has signed
         TopicReport[] topics = [.. _options.TopicArns.Distinct().Select(arn => Of(arn, seen?.GetValueOrDefault(arn)))];
-        List<Finding> findings = [.. await StoreFindingsAsync(state, room), .. state is null || rates.Length == 0 ? [] : topics.SelectMany(TopicFindings),
+        List<Finding> findings = [.. await StoreFindingsAsync(state, room), .. state is null || rates.Length == 0 ? [] : topics.SelectMany(topic => TopicFindings(topic, raw)),
             .. RateFindings(rates), .. RefusalFindings(), .. ClockFindings(delays), .. CertificateFindings(),
             .. others.Select(find => find()).OfType<Finding>()]; // what other extras see
         StoreReport? stored = state is null ? null : new(state.Name, state.JournalBytes, state.BehindBytes,
@@ -507,8 +515,8 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
 
         RatesReport Window(string name, DateTimeOffset from) {
             var rates = Rates.Of(counts.Where(count => count.At >= from.AddHours(-1) && count.At <= now)); // the hour that it begins in
-            return new(name, rates.Sends, rates.Deliveries, rates.Bounces, rates.Complaints, rates.BounceRate, rates.ComplaintRate,
-                Judge(rates.BounceRate, rates.Sends, Rates.BounceLines),
+            return new(name, rates.Mails, rates.Sends, rates.Deliveries, rates.Bounces, rates.Complaints, rates.BounceRate, rates.ComplaintRate,
+                Judge(rates.BounceRate, rates.Mails, Rates.BounceLines),
                 Judge(rates.ComplaintRate, rates.Deliveries, Rates.ComplaintLines));
         }
     }
@@ -543,15 +551,15 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
         } catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException) { return null; }
     }
 
-    IEnumerable<Finding> TopicFindings(TopicReport topic) {
+    IEnumerable<Finding> TopicFindings(TopicReport topic, DateTime? raw) {
         var (arn, now) = (topic.TopicArn, clock.GetUtcNow().UtcDateTime);
         string subscribe = $"aws sns subscribe --topic-arn {arn} --protocol https --notification-endpoint https://<this host>/sns";
-        const string Test = "aws sesv2 send-email --from-email-address <you> --destination ToAddresses=bounce@simulator.amazonses.com "
+        const string Test = "aws sesv2 send-email --configuration-set-name <set> --from-email-address <you> --destination ToAddresses=bounce@simulator.amazonses.com "
             + "--content 'Simple={Subject={Data=test},Body={Text={Data=test}}}'";
         // SNS tries for an hour at most: what comes later came by another subscription, as a queue's is.
         if (topic.UnsubscribedAt is { } left && !(topic.ConfirmedAt > left) && !(topic.LastAt > left.AddHours(1)))
             yield return new("topic-unsubscribed", Error, $"{arn} was unsubscribed at {left:u}, and nothing comes since.", subscribe);
-        else if (topic.LastAt is not { } last)
+        else if ((topic.LastAt > raw ? topic.LastAt : raw ?? topic.LastAt) is not { } last)
             yield return new("topic-unconfirmed", Error, $"Nothing has come from {arn} yet: it was never subscribed, or cannot reach this "
                 + "receiver.", string.IsNullOrEmpty(configuration["Sqs:QueueUrl"]) ? subscribe : Test);
         else if (now - last > TimeSpan.FromDays(SilentDays))
@@ -565,15 +573,17 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
     static string SignWith2(string? arn) =>
         $"aws sns set-topic-attributes --topic-arn {arn} --attribute-name SignatureVersion --attribute-value 2";
 
-    static IEnumerable<Finding> RateFindings(RatesReport[] rates) {
+    IEnumerable<Finding> RateFindings(RatesReport[] rates) {
         if (rates is not [var day, var week]) yield break;
-        if (week is { Sends: 0 } or { Deliveries: 0 }) yield return new("rates-unknown", Hint, "No "
-            + (week.Deliveries > 0 ? "Send" : week.Sends > 0 ? "Delivery" : "Send or Delivery") + " came in 7 days: no rates can be told.",
-            "aws sesv2 update-configuration-set-event-destination --configuration-set-name <set> --event-destination-name <destination> "
-            + "--event-destination MatchingEventTypes=SEND,DELIVERY,BOUNCE,COMPLAINT");
+        // The whole destination: what an update does not name is gone.
+        if (week.Deliveries == 0) yield return new("rates-unknown", Hint, week.Sends > 0
+            ? "No Delivery came in 7 days: the rate of complaints cannot be told." : "No Send or Delivery came in 7 days: no rates can be told.",
+            "event_types in infra.tf; or aws sesv2 update-configuration-set-event-destination --configuration-set-name <set> "
+            + "--event-destination-name <destination> --event-destination 'Enabled=true,MatchingEventTypes=SEND,DELIVERY,BOUNCE,COMPLAINT,"
+            + $"REJECT,DELIVERY_DELAY,RENDERING_FAILURE,SUBSCRIPTION,SnsDestination={{TopicArn={_options.TopicArns[0]}}}'");
         foreach (var window in (RatesReport[])[day, week]) {
             if (Worse(window.BounceVerdict) is { } bad) yield return new("bounce-rate", bad, Percent(window.BounceRate)
-                + $" of {window.Sends} mails in {window.Window} bounced for good: over SES's line ({window.BounceVerdict}).",
+                + $" of {window.Mails} mails in {window.Window} bounced for good: over SES's line ({window.BounceVerdict}).",
                 "curl 'localhost:8081/stats?by=source&kind=Bounce'");
             if (Worse(window.ComplaintVerdict) is { } worse) yield return new("complaint-rate", worse, Percent(window.ComplaintRate)
                 + $" of {window.Deliveries} mails in {window.Window} were complained about: over SES's line ({window.ComplaintVerdict}).",
@@ -600,7 +610,7 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
         if (verdict == Verdict.Sha1Forbidden) return new("sha1-forbidden", Error, says, SignWith2(last.TopicArn));
         if (verdict == Verdict.UnsupportedVersion) return new("signature-version-refused", ifOurs, says, SignWith2(last.TopicArn));
         if (verdict == Verdict.UnknownTopic) return new("topic-not-allowed", Hint, says,
-            "only if that topic is yours: Sns__TopicArns__1=<its ARN>");
+            $"only if that topic is yours: Sns__TopicArns__{_options.TopicArns.Length}=<its ARN>");
         if (verdict == Verdict.UnusableCertificate)
             return new("certificate-unusable", ifOurs, says, "ls -l " + _options.CertificateDirectory);
         return verdict == Verdict.CertificateUnavailable || verdict == Verdict.NotConfirmed

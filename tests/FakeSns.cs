@@ -111,6 +111,8 @@ sealed class FakeSns : HttpMessageHandler {
         $$"""{"emailAddress":{{JsonSerializer.Serialize(address)}},"action":"failed","status":"5.1.1","diagnosticCode":"smtp; 550 5.1.1 user unknown"}"""));
 
     static string Ses(string format, string kind, string mailId, string[] destination, string body) => $$$"""
-        {"{{{format}}}":"{{{kind}}}",{{{body}}},"mail":{"timestamp":"2026-11-24T06:59:00.000Z","messageId":"{{{mailId}}}","source":"news@shop.example.com","destination":{{{JsonSerializer.Serialize(destination)}}},"commonHeaders":{"subject":"Your offers"},"tags":{"ses:configuration-set":["shop"],"campaign":["november"]} } }
+        {"{{{format}}}":"{{{kind}}}",{{{body}}},"mail":{"timestamp":"2026-11-24T06:59:00.000Z","messageId":"{{{mailId}}}","source":"news@shop.example.com","destination":{{{JsonSerializer.Serialize(destination)}}},"commonHeaders":{"subject":"Your offers"}{{{(format == "eventType" ? Tags : "")}}} } }
         """;
+    // Identity notifications have none.
+    const string Tags = ""","tags":{"ses:configuration-set":["shop"],"campaign":["november"]}""";
 }

@@ -201,4 +201,10 @@ public sealed class JudgementTests {
     [Fact]
     public void An_imported_reason_is_told_as_such() =>
         Assert.Equal("An imported list says so (bounce).", After(Imported("bounce")).Because);
+
+    [Fact]
+    public void Imported_soft_bounces_outlive_an_unsubscribe_that_is_taken_back() {
+        foreach (var known in (Known[])[After(Imported("soft-bounces"), Unsubscribe(5), Subscribe(10)), After(Unsubscribe(), Imported("soft-bounces", 5), Subscribe(10))])
+            Assert.Equal(("soft-bounces", "An imported list says so (soft-bounces)."), (known.Reason, known.Because));
+    }
 }

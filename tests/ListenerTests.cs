@@ -1,4 +1,6 @@
 using System.Net;
+using System.Net.NetworkInformation;
+using System.Net.Sockets;
 using System.Text;
 using Microsoft.Extensions.Configuration;
 using Header = (string Name, string Value);
@@ -182,6 +184,18 @@ public sealed class ListenerTests {
         Assert.Equal(403, await StatusAsync(app.Private, Jane, (header, value), ("Host", "evil.example")));
         await app.PostAsync(app.Sns.Bounce("jane@example.com"));
         Assert.Equal(200, await StatusAsync(app.Private, Jane, (header, value.Replace("127.0.0.1", "192.0.2.1"))));
+    }
+
+    [Fact]
+    public async Task Nobody_is_let_in_by_what_a_header_says_of_the_client_even_where_the_framework_believes_it() {
+        var elsewhere = NetworkInterface.GetAllNetworkInterfaces().SelectMany(each => each.GetIPProperties().UnicastAddresses)
+            .Select(each => each.Address).FirstOrDefault(each => each.AddressFamily == AddressFamily.InterNetwork && !IPAddress.IsLoopback(each));
+        Assert.SkipUnless(elsewhere is not null, "this machine has no address but loopback");
+        await using var app = await ReceiverApp.StartAsync([SetKey, "Kestrel:Endpoints:Private:Url=http://0.0.0.0:0", "ForwardedHeaders_Enabled=true"]);
+        string url = $"http://{elsewhere}:{app.Private.BaseAddress!.Port}/suppressed/jane@example.com";
+        Header local = ("Host", "localhost"), forwarded = ("X-Forwarded-For", "127.0.0.1");
+        Assert.Equal(401, await StatusAsync(app.Private, url, local, forwarded));
+        Assert.Equal(404, await StatusAsync(app.Private, url, local, forwarded, Authorization("Bearer", Key)));
     }
 
     [Fact]

@@ -40,13 +40,22 @@ public sealed class RatesTests {
     public void What_came_before_sends_or_deliveries_were_collected_is_in_no_rate() {
         static Count At(double hours, Count count) => count with { At = Noon.AddHours(hours) };
         var rates = Rates.Of([
-            At(-2, Counted("Bounce", "Permanent", "General", 500)), At(-2, Counted("Complaint", "abuse", "", 50)), At(-1, Counted("Send", "", "", 100)),
-            At(-1, Counted("Bounce", "Permanent", "General", 1)), At(-1, Counted("Complaint", "abuse", "", 50)), At(0, Counted("Delivery", "", "", 100)),
+            At(-2, Counted("Bounce", "Permanent", "General", 500)), At(-2, Counted("Complaint", "abuse", "", 50)), At(-1, Counted("Send", "", "", 200)),
+            At(-1, Counted("Bounce", "Permanent", "General", 3)), At(-1, Counted("Complaint", "abuse", "", 50)), At(0, Counted("Delivery", "", "", 100)),
             At(0, Counted("Bounce", "Permanent", "General", 1)), At(1, Counted("Complaint", "abuse", "", 1)),
         ]);
 
         Assert.Equal((0.02, 0.01), (rates.BounceRate, rates.ComplaintRate));
     }
+
+    [Theory]
+    [InlineData(0, 900, 100, 0.1)] // no Send is collected
+    [InlineData(5, 900, 100, 0.1)] // nor of every configuration set
+    [InlineData(2000, 900, 100, 0.05)] // deliveries lag behind, or are not collected of every one
+    [InlineData(0, 1, 1, 0.5)]
+    public void Where_sends_are_not_collected_mails_are_what_was_delivered_or_bounced_for_good(long sends, long deliveries, long bounces, double rate) =>
+        Assert.Equal(rate, Rates.Of([Counted("Send", "", "", sends), Counted("Delivery", "", "", deliveries), Counted("Bounce", "Permanent", "General", bounces),
+            Counted("Bounce", "Transient", "General", 50)]).BounceRate);
 
     [Fact]
     public void Without_sends_and_deliveries_the_rates_are_unknown_and_not_zero() {

@@ -75,6 +75,11 @@ public abstract class StoreContractTests {
         Assert.Single(await app.HistoryAsync(Jane));
         Assert.Null(Assert.Single((await Store(app).StateAsync()).Topics).DoubledAt);
 
+        await PostAsync(app, app.Sns.Bounce(Jane, at: "2026-11-24T07:05:00.000Z")); // a second answer to the same mail, in the same format
+        Assert.Single(await app.HistoryAsync(Jane));
+        Assert.Null(Assert.Single((await Store(app).StateAsync()).Topics).DoubledAt);
+
+        app.Clock.Advance(TimeSpan.FromSeconds(2));
         await PostAsync(app, app.Sns.Signed(FakeSns.SesBounce([Jane], format: "notificationType")));
 
         Assert.Single(await app.HistoryAsync(Jane));

@@ -263,6 +263,18 @@ public sealed class StoreTests {
     }
 
     [Fact]
+    public async Task Whom_an_event_that_LiteDB_cannot_take_suppresses_stays_suppressed_after_the_next_start() {
+        string poison = Lines.Bounce("jane@example.com").Replace(FakeSns.TopicArn, new string('é', 900), StringComparison.Ordinal); // no key for LiteDB
+        string folder = Lines.FolderOf([Lines.Bounce("joe@example.com", "mail-2"), poison, Lines.Bounce("ann@example.com", "mail-3")]);
+        for (int start = 0; start < 2; start++) {
+            await using var app = await ReceiverApp.StartAsync(folder: folder);
+            await Eventually.TrueAsync(async () => await app.Services.GetRequiredService<IFeedbackStore>().CaughtUpAsync());
+            foreach (string name in (string[])["jane", "joe", "ann"]) Assert.Equal(200, await app.StatusAsync($"/suppressed/{name}@example.com"));
+            Assert.Equal(1, (await app.Services.GetRequiredService<IFeedbackStore>().StateAsync()).Unread);
+        }
+    }
+
+    [Fact]
     public async Task After_quiet_days_the_follower_is_not_behind_by_days() {
         await using var app = await ReceiverApp.StartAsync();
         var store = app.Services.GetRequiredService<IFeedbackStore>();

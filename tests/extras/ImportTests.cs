@@ -227,6 +227,38 @@ public sealed class ImportTests {
             await ImportAsync(app, "email,reason\na@example.com,\"never ends\nb@example.com,bounce\nnobody,\"\nc@example.com,\n"));
     }
 
+    [Theory]
+    [InlineData("ceo@customer.com")]
+    [InlineData("ask,help@customer.com")]
+    [InlineData("ceo@customer.com,550,error,now")]
+    public async Task An_address_alone_in_a_line_of_what_another_mail_server_said_is_no_entry(string line) {
+        await using var app = await ReceiverApp.StartAsync();
+        Assert.Equal("2/0", await ImportAsync(app, $"""
+            address,code,error,created_at
+            jane@example.com,550,"550 hi
+            {line}
+            no","Fri, 21 Oct 2011 11:02:55 UTC"
+            joe@example.com,550,unknown,"Fri, 21 Oct 2011 11:02:55 UTC"
+            """));
+        Assert.Equal(["jane@example.com bounce 2011-10-21", "joe@example.com bounce 2011-10-21"],
+            (await ListAsync(app)).Select(each => string.Join(' ', each.Split(' ')[..3])));
+    }
+
+    [Fact]
+    public async Task What_a_list_seems_to_be_for_counts_less_than_what_is_said_of_it() {
+        await using var app = await ReceiverApp.StartAsync();
+        await ImportAsync(app, "email,status\njane@example.com,active\n", "?reason=unsubscribe");
+        await ImportAsync(app, "email,status\njoe@example.com,active\n");
+        Assert.Equal(["jane@example.com unsubscribe 2026-11-24", "joe@example.com bounce 2026-11-24"], await ListAsync(app));
+    }
+
+    [Fact]
+    public async Task What_stands_before_a_slip_in_JSON_is_taken() {
+        await using var app = await ReceiverApp.StartAsync();
+        await PostAsync(app, Encoding.UTF8.GetBytes("""{"SuppressedDestinationSummaries":[{"EmailAddress":"jane@example.com","Reason":"BOUNCE"},]}"""));
+        Assert.Equal(["jane@example.com bounce 2026-11-24"], await ListAsync(app));
+    }
+
     [Fact]
     public async Task What_another_mail_server_said_in_several_lines_is_no_entry_and_loses_none() {
         await using var app = await ReceiverApp.StartAsync();

@@ -106,6 +106,21 @@ public sealed partial class MetricsTests {
     }
 
     [Fact]
+    public async Task A_counter_does_not_fall_when_a_person_is_forgotten() {
+        const string Counter = "feedback_receiver_feedback_total";
+        await using var app = await ReceiverApp.StartAsync();
+        foreach (string name in (string[])["a", "b", "c"]) await app.PostAsync(app.Sns.Bounce(name + "@example.com"));
+        await BecomesAsync(app, 3, Counter, "kind=Bounce");
+        Assert.Equal(204, (int)(await app.Private.DeleteAsync("/history/a@example.com", TestContext.Current.CancellationToken)).StatusCode);
+        Assert.Single(await app.HistoryAsync("b@example.com"));
+        await app.Private.PutAsync("/suppressed/seen@example.com", null, TestContext.Current.CancellationToken);
+        await BecomesAsync(app, 4, "feedback_receiver_suppressions"); // so the store was looked at since
+        await BecomesAsync(app, 3, Counter, "kind=Bounce");
+        await app.PostAsync(app.Sns.Bounce("d@example.com"));
+        await BecomesAsync(app, 4, Counter, "kind=Bounce");
+    }
+
+    [Fact]
     public async Task Rates_are_there_once_they_are_known() {
         await using var app = await ReceiverApp.StartAsync();
         await app.PostAsync(app.Sns.Bounce("a@example.com"));
@@ -113,10 +128,10 @@ public sealed partial class MetricsTests {
         await BecomesAsync(app, 2, "feedback_receiver_suppressions");
         Assert.DoesNotContain(await SamplesAsync(app), sample => sample.Name.EndsWith("_ratio", StringComparison.Ordinal));
 
-        await app.PostAsync(app.Sns.Signed(Delivery(40, "Send")));
+        await app.PostAsync(app.Sns.Signed(Delivery(100, "Send")));
         await app.PostAsync(app.Sns.Signed(Delivery(50)));
         foreach (string window in (string[])["window=24h", "window=7d"]) {
-            await BecomesAsync(app, 0.025, "feedback_receiver_bounce_ratio", window);
+            await BecomesAsync(app, 0.01, "feedback_receiver_bounce_ratio", window);
             await BecomesAsync(app, 0.02, "feedback_receiver_complaint_ratio", window);
         }
         app.Clock.Advance(TimeSpan.FromHours(25));

@@ -94,7 +94,7 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         Assert.Contains("0.60 %", complaints, StringComparison.Ordinal);
         Assert.Contains("sending may be paused", complaints, StringComparison.Ordinal);
         Assert.Contains("59 complaints, 9,833 deliveries, 24 hours", complaints, StringComparison.Ordinal);
-        Assert.Contains("110 bounces, 10,000 sends, 7 days", await TextAsync(page, "#bounce"), StringComparison.Ordinal);
+        Assert.Contains("110 bounces, 10,000 mails, 7 days", await TextAsync(page, "#bounce"), StringComparison.Ordinal);
         Assert.Contains("/stats?by=subject&kind=Complaint'", await TextAsync(page, "#findings"), StringComparison.Ordinal);
         Assert.StartsWith("subject\tcount\nWe miss you!\t56\n", await TextAsync(page, "#subjects table"), StringComparison.Ordinal);
         Assert.StartsWith("tag\tcount\ncampaign: we-miss-you\t56\n", await TextAsync(page, "#tags table"), StringComparison.Ordinal);
@@ -251,6 +251,32 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
     }
 
     [Fact]
+    public async Task When_the_receiver_does_not_answer_nothing_of_another_address_stands_there() {
+        await using var app = await StartAsync();
+        var page = await OpenAsync(app.Private.BaseAddress!);
+        await page.FillAsync("#address", "free@example.com");
+        await page.PressAsync("#address", "Enter");
+        await page.WaitForSelectorAsync("#answer strong:has-text('Not suppressed')");
+        await page.RouteAsync("**/suppressed/*", route => route.AbortAsync());
+        await page.FillAsync("#address", "jane@example.com");
+        await page.PressAsync("#address", "Enter");
+        await page.WaitForSelectorAsync("#answer:has-text('the receiver does not answer')");
+        Assert.DoesNotContain("Not suppressed", await TextAsync(page, "#answer"), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_could_not_be_read_is_read_again_without_a_message() {
+        await using var app = await StartAsync();
+        var page = await OpenAsync(app.Private.BaseAddress!);
+        await page.RouteAsync("**/status", route => route.AbortAsync());
+        await PostAsync(app, app.Sns.Bounce("jane@example.com", at: Now));
+        await page.WaitForSelectorAsync("#live:has-text('does not answer')");
+        await page.UnrouteAsync("**/status");
+        await page.WaitForSelectorAsync("#store:has-text('1 addresses suppressed')");
+        await page.WaitForSelectorAsync("#live:has-text('Live')");
+    }
+
+    [Fact]
     public async Task A_rate_whose_denominator_is_not_collected_is_unknown_and_not_zero() {
         await using var app = await StartAsync();
         await PostAsync(app, app.Sns.Bounce("jane@example.com", at: Now));
@@ -260,7 +286,7 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
             Assert.DoesNotContain("0.00 %", await TextAsync(page, rate), StringComparison.Ordinal);
             Assert.Equal(0, await page.Locator(rate + " svg").CountAsync());
         }
-        Assert.Contains("1 bounces, unknown number of sends, 24 hours", await TextAsync(page, "#bounce"), StringComparison.Ordinal);
+        Assert.Contains("1 bounces, unknown number of mails, 24 hours", await TextAsync(page, "#bounce"), StringComparison.Ordinal);
     }
 
     [Fact]
@@ -430,6 +456,21 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium> {
         await using var app = await ReceiverApp.StartAsync(["Api:Key=" + Key]);
         using var request = new HttpRequestMessage(HttpMethod.Put, "/suppressed/jane@example.com");
         request.Headers.Add("Sec-Fetch-Site", site);
+        request.Headers.Authorization = new("Basic", Convert.ToBase64String(System.Text.Encoding.UTF8.GetBytes(":" + Key)));
+        Assert.Equal(status, (int)(await app.Webhook.SendAsync(request, Cancellation)).StatusCode);
+    }
+
+    [Theory]
+    [InlineData("http://evil.example", 403)]
+    [InlineData("https://localhost.evil.example", 403)]
+    [InlineData("null", 403)]
+    [InlineData("http://mail.internal:8081", 200)]
+    [InlineData("https://mail.internal:8081", 200)] // through a proxy
+    public async Task A_browser_that_does_not_say_from_which_site_is_known_by_Origin(string origin, int status) {
+        await using var app = await ReceiverApp.StartAsync(["Api:Key=" + Key]);
+        using var request = new HttpRequestMessage(HttpMethod.Post, "/suppressed?reason=complaint") { Content = new StringContent("jane@example.com\n") };
+        request.Headers.Add("Origin", origin);
+        request.Headers.Host = "mail.internal:8081";
         request.Headers.Authorization = new("Basic", Convert.ToBase64String(System.Text.Encoding.UTF8.GetBytes(":" + Key)));
         Assert.Equal(status, (int)(await app.Webhook.SendAsync(request, Cancellation)).StatusCode);
     }

@@ -1429,6 +1429,33 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     }
 
     [Fact]
+    public async Task A_row_that_a_hand_has_spoilt_is_503_for_its_own_address_and_for_nobody_who_comes_along() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await app.PostAsync(app.Sns.Bounce(Joe));
+        await PostgresCluster.ExecuteAsync(database, $"update suppressions set reason = null where email = '{Joe}'");
+        var others = Enumerable.Range(0, 50).Select(number => $"user{number}@example.com").ToArray();
+
+        var posts = await Task.WhenAll(others.Select((address, number) => app.PostAsync(app.Sns.Bounce(address, $"mail-{number}"))).Append(app.PostAsync(app.Sns.Bounce(Joe, "mail-joe"))));
+        Assert.Equal([.. others.Select(_ => 200), 503], posts.Select(post => post.Status));
+        var looks = await Task.WhenAll(others.Append(Joe).Select(address => app.StatusAsync("/suppressed/" + address)));
+        Assert.Equal([.. others.Select(_ => 200), 503], looks);
+        Assert.Null(await Store(app).FindAsync([others[0], Joe]));
+    }
+
+    [Fact]
+    public async Task A_text_that_an_index_of_somebody_elses_cannot_hold_still_suppresses() {
+        string database = await cluster.NewDatabaseAsync();
+        await using var app = await StartAsync(database);
+        await PostgresCluster.ExecuteAsync(database, "create index on email_bounces (detail)");
+        string words = Convert.ToBase64String(System.Security.Cryptography.RandomNumberGenerator.GetBytes(8000));
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce([Jane]).Replace("user unknown", words, StringComparison.Ordinal)))).Status);
+        Assert.Equal(200, await app.StatusAsync("/suppressed/" + Jane));
+        Assert.StartsWith("smtp; 550 5.1.1 " + words[..100], (await app.HistoryAsync(Jane))[0].GetProperty("detail").GetString(), StringComparison.Ordinal);
+        Assert.Equal(["0"], await PostgresCluster.QueryAsync(database, "select count(*) from unread"));
+    }
+
+    [Fact]
     public async Task Where_a_policy_hides_rows_from_us_nobody_is_called_not_suppressed() {
         string database = await cluster.NewDatabaseAsync(), role = "reader_" + new NpgsqlConnectionStringBuilder(database).Database;
         await using (var app = await StartAsync(database)) await app.PostAsync(app.Sns.Bounce(Jane));

@@ -76,7 +76,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         var forged = JsonNode.Parse(sns.Bounce("genuine@example.com"))!;
         forged["Message"] = FakeSns.SesBounce(["victim@example.com"]);
         await moto.SendAsync(queue, forged.ToJsonString());
-        await moto.SendAsync(queue, FakeSns.SesBounce(["raw@example.com"]));
+        await moto.SendAsync(queue, "[]");
         await moto.SendAsync(queue, "no JSON");
         await moto.SendAsync(queue, sns.Bounce("after@example.com"));
 
@@ -84,7 +84,6 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         Assert.Equal(404, await app.StatusAsync("/suppressed/victim@example.com"));
-        Assert.Equal(404, await app.StatusAsync("/suppressed/raw@example.com"));
         Assert.Equal(200, await app.StatusAsync("/suppressed/after@example.com"));
         Assert.Contains("is refused with 403, the signature does not fit", app.Log.Text, StringComparison.Ordinal);
         Assert.Contains("is refused with 400, no SNS envelope", app.Log.Text, StringComparison.Ordinal);
@@ -95,19 +94,19 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
     [Fact]
     public async Task What_is_refused_is_unread_before_it_is_deleted() {
         NeedsMoto();
-        string queue = await moto.CreateQueueAsync(), raw = FakeSns.SesBounce(["raw@example.com"]);
+        string queue = await moto.CreateQueueAsync();
         var sns = new FakeSns();
         var envelope = JsonNode.Parse(new FakeSns(keySize: 2048).Bounce("victim@example.com"))!;
         envelope["SigningCertURL"] = sns.CertUrl; // of another key than it was signed with
         string forged = envelope.ToJsonString();
-        foreach (string body in (string[])["no JSON", raw, forged]) await moto.SendAsync(queue, body);
+        foreach (string body in (string[])["no JSON", forged]) await moto.SendAsync(queue, body);
 
         await using var app = await StartAsync(queue, sns);
 
         await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         var unread = await UnreadAfterStopAsync(app);
-        Assert.Equal(["no JSON", raw, forged], unread.Select(each => each["message"].AsString));
-        Assert.Equal([Verdict.Malformed.Why, Verdict.RawDelivery.Why, Verdict.BadSignature.Why], unread.Select(each => each["why"].AsString));
+        Assert.Equal(["no JSON", forged], unread.Select(each => each["message"].AsString));
+        Assert.Equal([Verdict.Malformed.Why, Verdict.BadSignature.Why], unread.Select(each => each["why"].AsString));
     }
 
     [Fact]
@@ -142,6 +141,40 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
             return await moto.CountAsync(queue) == 0;
         });
         Assert.Single(await UnreadAfterStopAsync(app));
+    }
+
+    [Fact]
+    public async Task Raw_messages_stay_in_the_queue_until_they_are_to_be_believed() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        await moto.SendAsync(queue, FakeSns.SesBounce(["raw@example.com"]));
+        await using var app = await StartAsync(queue, new FakeSns());
+        var find = app.Services.GetServices<Func<Finding?>>().ToArray();
+
+        await Until.TrueAsync(() => {
+            app.Clock.Advance(TimeSpan.FromSeconds(2));
+            return find.Any(each => each()?.Mend == "see Sqs:AcceptRaw");
+        });
+        Assert.Equal(1, await moto.CountAsync(queue));
+        Assert.Empty(await UnreadAfterStopAsync(app));
+
+        await using var believing = await StartRawAsync(queue, app.Folder);
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        Assert.Equal(200, await believing.StatusAsync("/suppressed/raw@example.com"));
+    }
+
+    [Fact]
+    public async Task Where_raw_messages_are_believed_a_topic_is_not_silent_and_not_unconfirmed() {
+        NeedsMoto();
+        string queue = await moto.CreateQueueAsync();
+        await moto.SendAsync(queue, FakeSns.SesBounce(["raw@example.com"]));
+        await using var app = await StartRawAsync(queue);
+        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        string[] Codes() => [.. app.GetAsync("/status").Result.Json.GetProperty("findings").EnumerateArray().Select(each => each.GetProperty("code").GetString()!)];
+
+        await Until.TrueAsync(() => !Codes().Contains("topic-unconfirmed"));
+        app.Clock.Advance(TimeSpan.FromDays(8));
+        Assert.Contains("topic-silent", Codes());
     }
 
     [Fact]
@@ -252,7 +285,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
             app.Clock.Advance(TimeSpan.FromSeconds(2));
             return Left() is not null;
         });
-        Assert.StartsWith("Messages are left in the queue since 2026-11-24 08:00 UTC, and lost after 14 days: the signing certificate", Left()!.Says,
+        Assert.StartsWith("Messages are left in the queue since 2026-11-24 08:00 UTC, and lost when its retention ends: the signing certificate", Left()!.Says,
             StringComparison.Ordinal);
 
         other.WriteCertificate(folder);
@@ -306,8 +339,10 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 #pragma warning restore CA5351
         await using var queue = await Endpoint.StartAsync();
         int deletes = 0;
+        var again = new TaskCompletionSource();
         queue.Answer = context => (context.Request.Headers["X-Amz-Target"].ToString(), deletes) switch {
-            ("AmazonSQS.ReceiveMessage", < 2) => context.Response.WriteAsync(received),
+            ("AmazonSQS.ReceiveMessage", 0) => context.Response.WriteAsync(received),
+            ("AmazonSQS.ReceiveMessage", 1) => again.Task.ContinueWith(_ => context.Response.WriteAsync(received), TaskScheduler.Default).Unwrap(),
             ("AmazonSQS.DeleteMessageBatch", _) => context.Response.WriteAsync(deletes++ == 0
                 ? """{"Successful":[],"Failed":[{"Id":"0","Code":"InternalError","SenderFault":false}]}""" : """{"Successful":[{"Id":"0"}],"Failed":[]}"""),
             _ => Task.Delay(Timeout.Infinite, context.RequestAborted),
@@ -315,11 +350,17 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         await using var app = await ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue.Url + "/123456789012/feedback", "Sqs:ServiceUrl=" + queue.Url], sns: sns);
 
         await Until.TrueAsync(() => app.Log.Text.Contains("InternalError: a message cannot be deleted", StringComparison.Ordinal));
+        var find = app.Services.GetServices<Func<Finding?>>().ToArray();
+        app.Clock.Advance(TimeSpan.FromMinutes(11));
+        Assert.Equal("The queue cannot be emptied since 2026-11-24 08:00 UTC: InternalError: a message cannot be deleted",
+            Assert.Single(find.Select(each => each()).OfType<Finding>()).Says);
+        again.SetResult();
         await Until.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return deletes == 2;
         });
         Assert.Single(await app.HistoryAsync("jane@example.com"));
+        await Until.TrueAsync(() => find.All(each => each() is null));
     }
 
     [Fact]
@@ -359,6 +400,12 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return app.Log.Text.Contains("The queue is asked again in 4 s: ", StringComparison.Ordinal);
         });
+        var find = app.Services.GetServices<Func<Finding?>>().ToArray();
+        Assert.All(find, each => Assert.Null(each()));
+        app.Clock.Advance(TimeSpan.FromMinutes(10)); // longer than it takes to be sure
+        var finding = Assert.Single(find.Select(each => each()).OfType<Finding>());
+        Assert.Equal(("queue-unreachable", "error"), (finding.Code, finding.Severity));
+        Assert.StartsWith("The queue cannot be read since 2026-11-24 08:00 UTC: ", finding.Says, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -374,6 +421,8 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
     [InlineData("https://sqs.eu-west-1.amazonaws.com/123456789012/email-feedback", "https://sqs.eu-west-1.amazonaws.com", "eu-west-1")]
     [InlineData("https://sqs.cn-north-1.amazonaws.com.cn/123456789012/q", "https://sqs.cn-north-1.amazonaws.com.cn", "cn-north-1")]
     [InlineData("https://sqs-fips.us-gov-west-1.amazonaws.com/123456789012/q", "https://sqs-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1")]
+    [InlineData("https://sqs.us-iso-east-1.c2s.ic.gov/123456789012/q", "https://sqs.us-iso-east-1.c2s.ic.gov", "us-iso-east-1")]
+    [InlineData("https://sqs.eu-isoe-west-1.cloud.adc-e.uk/123456789012/q", "https://sqs.eu-isoe-west-1.cloud.adc-e.uk", "eu-isoe-west-1")]
     [InlineData("https://vpce-1a-2b.sqs.us-east-2.vpce.amazonaws.com/123456789012/q", "https://vpce-1a-2b.sqs.us-east-2.vpce.amazonaws.com", "us-east-2")]
     public void The_endpoint_and_the_region_are_those_of_the_queue_url(string url, string endpoint, string region) =>
         Assert.Equal((endpoint, region), new QueueOptions { QueueUrl = url }.Where());
