@@ -17,7 +17,7 @@
 #
 # It takes two applies, since each side has to know the other: one without webhook_url, whose outputs configure the
 # receiver; then, with the receiver running, one with webhook_url. Attach the configuration set to mail after that.
-# When the webhook changes later, with mail flowing, see subscribe_queue.
+# When the webhook comes or changes later, with mail flowing, see subscribe_queue.
 
 terraform {
   required_version = ">= 1.9" # older ones cannot validate one variable against another
@@ -42,7 +42,7 @@ provider "aws" {
 # Every one has a default, so that nothing but region and webhook_url need be set.
 
 variable "name" {
-  description = "Name of the configuration set, the topic and the queue, and the first part of every other name."
+  description = "Name of the configuration set, the topic and the queue, and the first part of every other name. Those of IAM are the same in all regions: give each region you set up a name of its own."
   type        = string
   default     = "email-feedback"
 
@@ -71,7 +71,7 @@ variable "webhook_url" {
 }
 
 variable "subscribe_queue" {
-  description = "Whether the queue takes every event itself. Null: only while there is no webhook. With mail flowing, set it to true and apply before you change or remove webhook_url, and take it out afterwards: Terraform removes the old subscription before or while it makes the new one, and what falls in between would be lost. Doubled events do no harm, the receiver counts each once."
+  description = "Whether the queue takes every event itself. Null: only while there is no webhook. With mail flowing, set it to true when you add webhook_url, and apply with it before you change or remove that; take it out afterwards: Terraform removes the old subscription before or while it makes the new one, and what falls in between would be lost. Doubled events do no harm, the receiver counts each once."
   type        = bool
   default     = null
 
@@ -212,9 +212,10 @@ resource "aws_sns_topic" "feedback" {
   # ses.amazonaws.com kms:GenerateDataKey and kms:Decrypt, or making the event destination fails.
 }
 
-# SES may publish, for this account and this configuration set, and nobody else. Both conditions are needed: SES serves
+# SES may publish, for this account and this configuration set, and nobody of another account; users and roles of yours
+# whose own policies allow sns:Publish still can, and SNS signs that, too. Both conditions are needed: SES serves
 # every AWS customer under the one name ses.amazonaws.com, so "any SES" would let strangers send events to this topic,
-# which SNS signs like our own. One statement is all: it replaces the default, which lets the whole account publish.
+# which SNS signs like our own. One statement is all: it replaces the default.
 # https://docs.aws.amazon.com/ses/latest/dg/event-publishing-add-event-destination-sns.html
 resource "aws_sns_topic_policy" "feedback" {
   arn = aws_sns_topic.feedback.arn
@@ -424,7 +425,7 @@ resource "aws_cloudwatch_metric_alarm" "feedback" {
   lifecycle {
     precondition {
       condition     = !contains(var.alarm_actions, aws_sns_topic.feedback.arn)
-      error_message = "alarm_actions: the feedback topic lets nobody publish but SES; alarms need another topic."
+      error_message = "alarm_actions: the feedback topic is for SES alone; alarms need another topic."
     }
   }
 }

@@ -1,9 +1,9 @@
 -- Partitions email_events by the month in which a mail was sent, so that a month can be dropped at once:
 --   psql "$DATABASE" -f extras/partition.sql           (again each year; what has no partition lies in email_events_rest:
 --   keep that one, for what no partition takes is not acknowledged)
---   drop table email_events_2026_11;
+--   psql "$DATABASE" -c "begin; set local lock_timeout = '2s'; drop table email_events_2026_11; commit"
 -- An id begins with the milliseconds since 1970 that SES writes into a mail's id, so ranges of ids are ranges of time, and the primary key
--- still tells duplicates. The receivers may run meanwhile: they wait. But they would wait behind whoever reads for long, too, so then this
+-- still tells duplicates. The receivers may run meanwhile: they wait. But they would wait behind whoever reads for long, too, so then either
 -- gives up, and has changed nothing: run it again. Whoever owned email_events owns all of it, and whoever had rights has them.
 begin;
 set local lock_timeout = '2s';
