@@ -288,7 +288,7 @@ sealed class Guard(IOptions<ReceiverOptions> options) {
         if (context.GetEndpoint()?.Metadata.GetMetadata<IAllowAnonymous>() is not null
             || context.Request.Path.Value is "/sns" or "/health") return next(context); // by another method: 405
         var (listener, headers) = (context.Features.Get<PrivateListener>(), context.Request.Headers);
-        bool isPrivate = listener is not null, local = listener is { FromHere: true };
+        bool isPrivate = listener is not null, local = listener is { FromHere: true } && !headers.ContainsKey("X-Original-For"); // a proxy's, where the framework is told to believe it
         // Another name in Host or Origin: a page from elsewhere has a browser on this machine ask for it (DNS rebinding).
         if (local && IsLoopback(context.Request.Host.Host) && IsFromHere(headers.Origin)) return next(context);
         if (HasKey(headers.Authorization)) return IsFromElsewhere(context.Request)
@@ -1262,17 +1262,17 @@ sealed partial class LiteDbStore(Journal journal, IOptions<ReceiverOptions> opti
     }
     /// <summary>One collection's newest against the others', until all are read.</summary>
     public async IAsyncEnumerable<(Guid Key, Feedback Feedback)> EventsAsync(EventQuery query, [EnumeratorCancellation] CancellationToken cancellation) {
-        int anew = _file.Anew;
+        int opened = _file.Opened;
         if (query.Address is null) await WholeAsync();
         else await CaughtUpAsync();
         var heads = _file.Newest(query).Select(events => events.GetEnumerator()).Where(head => head.MoveNext()).ToList();
         while (heads.MaxBy(head => head.Current.Key) is { } newest) {
             cancellation.ThrowIfCancellationRequested();
-            if (_file.Anew != anew) throw new Unavailable(); // what is read now lacks what stood there before
+            if (_file.Opened != opened) throw new Unavailable(); // what is read now may lack what stood there before
             if (query.Matches(newest.Current.Feedback)) yield return newest.Current;
             if (!newest.MoveNext()) heads.Remove(newest);
         }
-        if (_file.Anew != anew) throw new Unavailable();
+        if (_file.Opened != opened) throw new Unavailable();
     }
     // Of a file that is being built anew, what is counted or listed would be less than there is.
     async Task WholeAsync() { if (!await CaughtUpAsync() && _file.Applied < Volatile.Read(ref _held)) throw new Unavailable(); }
@@ -1416,8 +1416,8 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
     long _applied;
 
     public string Path => path;
-    /// <summary>How often it was begun anew.</summary>
-    public int Anew { get; private set; }
+    /// <summary>How often: between two times it may have lost what it held.</summary>
+    public int Opened { get; private set; }
     /// <summary>The journal's position up to which it stands in the file.</summary>
     public long Applied { get { lock (_gate) return _applied; } }
     LiteDatabase Database => _database ?? throw new InvalidOperationException(path + " is not open");
@@ -1448,12 +1448,11 @@ sealed partial class FeedbackFile(string path, TimeProvider clock, Log log) {
         }
         var meta = _database.GetCollection("meta").FindById("journal");
         if (meta is not null && meta["schema"] != Schema) throw new LiteException(0, "written by another version");
-        _applied = meta is null ? 0 : meta["position"].AsInt64;
+        (Opened, _applied) = (Opened + 1, meta is null ? 0 : meta["position"].AsInt64);
     }
     /// <summary>Renames the file, so that the journal builds it anew.</summary>
     public void MoveAside(string why) {
         string suffix = $".{clock.GetUtcNow():yyyyMMdd'T'HHmmss}.{Guid.NewGuid():N}.aside";
-        Anew++; // before the file is gone
         foreach (string each in (string[])[path, _logPath]) if (File.Exists(each)) File.Move(each, each + suffix);
         File.Delete(_mark);
         log.MovedAside(path, why);

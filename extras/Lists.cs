@@ -450,9 +450,11 @@ sealed class CsvRows {
                 string text = Encoding.UTF8.GetString(bytes.Span).TrimEnd('\r', '\n');
                 if (_delimiter is null && IsHeader(lines, text)) continue;
                 var rows = Read(lines.Number, text);
-                if (!rows.Exists(row => row.Why is null) || Swallows(text, rows))
+                bool others = NamesOthers(text, rows);
+                if (!rows.Exists(row => row.Why is null) || (others && !IsOneEntry(text)))
                     yield return Bad(lines, bytes, rows is [{ Why: { } why }, ..] ? why : "no address");
                 else foreach (var row in rows) yield return row;
+                if (others && IsOneEntry(text)) yield return new(lines.Number, null, Why: "what it says in several lines names another address");
             }
         }
     }
@@ -462,12 +464,14 @@ sealed class CsvRows {
         return new(lines.Number, null, Why: why);
     }
 
+    // As wide as the header, and no quote that was meant to open a field has ended one.
+    bool IsOneEntry(string text) =>
+        _header is not null && Fields(text)?.Length == _header.Length && !Regex.IsMatch(text, $"[{_delimiter}\n]\"(?:{_delimiter}|\\z)");
+
     // A quote that is never closed can end at the next one, entries later: then a line within has an address of its own. So may
     // what another mail server said, in as many lines as it liked.
-    bool Swallows(string text, List<Row> rows) {
+    bool NamesOthers(string text, List<Row> rows) {
         if (!text.Contains('\n')) return false;
-        // As wide as the header, and no quote that was meant to open a field has ended one: then all of it is what one entry says.
-        if (_header is not null && Fields(text)?.Length == _header.Length && !Regex.IsMatch(text, $"[{_delimiter}\n]\"(?:{_delimiter}|\\z)")) return false;
         var read = rows.Where(row => row.Address is not null).Select(row => Address.Key(row.Address!)).ToHashSet();
         return text.Split('\n').Skip(1).Any(line => Array.Exists(line.Split(_delimiter ?? ','), field =>
             Address.IsAddress(field) && !IsReply(field) && !read.Contains(Address.Key(field))));
@@ -944,7 +948,6 @@ sealed partial class FeedbackFile {
     public void Discard() {
         string folder = System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!;
         lock (_gate) {
-            Anew++;
             Abandon();
             foreach (string each in (string[])[path, _logPath, _mark]) File.Delete(each);
             foreach (string each in (string[])[path, _logPath])

@@ -573,10 +573,12 @@ sealed class PostgresStore(NpgsqlDataSource source, IConfiguration configuration
 
     // A row is changed only as it was read: who forgets somebody else meanwhile would have the person back otherwise. Then it is read again.
     static async Task ScrubAsync(NpgsqlConnection connection, string table, string[] columns, PersonNames names, string address) {
+        // What comes meanwhile is new, and stays.
+        if (await ReadAsync(connection, $"select id from {table} order by id desc limit 1", row => row.GetGuid(0), []) is not [var last]) return;
         for (var after = Guid.Empty; ;) {
             var found = await ReadAsync(connection, Sql.Naming(table, columns),
                 row => (Id: row.GetGuid(0), Texts: columns.Select((_, i) => row.IsDBNull(i + 1) ? null : row.GetString(i + 1)).ToArray()),
-                [P(after), P(names.Patterns), P(address)], patient: true);
+                [P(after), P(names.Patterns), P(address), P(last)], patient: true);
             bool all = true;
             foreach (var (id, texts) in found) {
                 string?[] rest = [.. texts.Select((text, i) =>
@@ -1055,14 +1057,15 @@ static class Sql {
         on conflict ({(table == "totals" ? "name" : "key")}, shard) do update set n = c.n + excluded.n
         """;
     // So that no statement takes longer than it may, and holds back what vacuum would take, however large a table is.
-    const string AtOnce = "20000";
-    /// <summary>Of the rows after one, a few thousand: those that may name somebody, but not their own; and how far that went, without
-    /// texts. None: there are no more.</summary>
+    const string Read = "20000", Told = "1000";
+    /// <summary>Of the rows after one and up to another, a few thousand: those that may name somebody, but not their own; and how far that
+    /// went, without texts. None: there are no more.</summary>
     public static string Naming(string table, string[] columns) {
         string texts = string.Join(", ", columns.Select(column => column + "::text"));
-        return $"with part as materialized (select * from {table} where id > $1 order by id limit {AtOnce}) "
-            + $"select id, {texts} from part where lower(concat_ws(' ', {texts}) collate \"C\") like any($2) {(columns.Length > 1 ? "and email <> $3 " : "")}"
-            + $"union all (select id, {string.Join(", ", columns.Select(_ => "null"))} from part order by id desc limit 1) order by id";
+        return $"with part as materialized (select * from {table} where id > $1 and id <= $4 order by id limit {Read}), "
+            + $"hit as materialized (select id, {texts} from part where lower(concat_ws(' ', {texts}) collate \"C\") like any($2) "
+            + $"{(columns.Length > 1 ? "and email <> $3 " : "")}order by id limit {Told}) select * from hit union all "
+            + $"(select id, {string.Join(", ", columns.Select(_ => "null"))} from part where (select count(*) from hit) < {Told} order by id desc limit 1) order by id";
     }
     /// <summary>Of a row that still has the texts that were read, told back.</summary>
     public static string Rewrite(string table, string[] columns) => $"update {table} set {string.Join(", ",
@@ -1079,10 +1082,9 @@ static class Sql {
         """;
     public const string IsForgetKey = "select value = $1 from meta where name = 'forget_key'";
     public const string NamingKnown = """
-        with part as materialized (select email, known from suppressions where email > $1 order by email limit 
-        """ + AtOnce + """
-        ) select email, known::text from part where lower(known::text collate "C") like any($2)
-        union all (select email, null from part order by email desc limit 1) order by email
+        with part as materialized (select email, known from suppressions where email > $1 order by email limit 20000),
+        hit as materialized (select email, known::text from part where lower(known::text collate "C") like any($2) order by email limit 1000)
+        select * from hit union all (select email, null from part where (select count(*) from hit) < 1000 order by email desc limit 1) order by email
         """, RewriteKnown = """
         with changed as (update suppressions set known = $2::jsonb where email = $1 and known = $3::jsonb returning email)
         insert into totals as c (name, shard, n) select 'version', 0, 1 from changed on conflict (name, shard) do update set n = c.n + 1 returning n

@@ -59,7 +59,7 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
         "Messages of the queue: deleted, or left in it to come again; failed: the queue could not be asked");
     static readonly TimeSpan Late = TimeSpan.FromMinutes(10);
     readonly Lock _leaving = new();
-    readonly Dictionary<string, (DateTimeOffset Since, string Why)> _failing = []; // what cannot be done to the queue
+    readonly Dictionary<string, (DateTimeOffset Since, DateTimeOffset At, string Why)> _failing = []; // what cannot be done to the queue, likewise
     TimeSpan _pause = ShortestPause;
     long _refused;
     (DateTimeOffset Since, DateTimeOffset At, Verdict Why)? _left; // what was left in the queue, with less than _apart between
@@ -72,8 +72,8 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
     public Finding? Find() {
         var now = clock.GetUtcNow();
         lock (_leaving) {
-            foreach (var (what, (since, why)) in _failing.OrderBy(each => each.Value.Since))
-                if (now - since >= Late) return new("queue-unreachable", "error", $"The queue cannot be {what} since {Utc(since)}: {why}",
+            foreach (var (what, (since, at, why)) in _failing.OrderBy(each => each.Value.Since))
+                if (now - at <= _apart && at - since >= Late) return new("queue-unreachable", "error", $"The queue cannot be {what} since {Utc(since)}: {why}",
                     $"aws sqs get-queue-attributes --attribute-names All --queue-url {options.Value.QueueUrl}");
             return _left is not { } left || now - left.At > _apart || left.At - left.Since < Late ? null : new("queue-left", "warning",
                 $"Messages are left in the queue since {Utc(left.Since)}, and lost when its retention ends: {left.Why.Why}.",
@@ -91,7 +91,8 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
             lock (_leaving) _failing.Remove(what);
             return answer;
         } catch (Exception e) {
-            lock (_leaving) _failing.TryAdd(what, (clock.GetUtcNow(), Why(e)));
+            var now = clock.GetUtcNow();
+            lock (_leaving) _failing[what] = (_failing.TryGetValue(what, out var before) && now - before.At < _apart ? before.Since : now, now, Why(e));
             throw;
         }
     }
@@ -154,8 +155,8 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
         var (came, done) = await TakeAsync(sqs, LongPoll, stopping);
         _pause = ShortestPause;
         if (done > 1) await Task.WhenAll(Enumerable.Range(0, AtOnce).Select(_ => UntilEmptyAsync()));
-        // What is left comes again within a minute: each request costs, and others may lie behind it.
-        else if (came > done) await Task.Delay(ShortestPause, clock, stopping).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        // What is left comes again within a minute, and each request costs; but where ten came there may be others behind them.
+        else if (came > done && came < Batch) await Task.Delay(ShortestPause, clock, stopping).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
 
         async Task UntilEmptyAsync() {
             // For a second: a request that does not wait asks only some of the queue's servers, and may find nothing.

@@ -30,7 +30,7 @@ static partial class Extras {
 }
 
 /// <summary>One thread for pages, and one for what reads a whole range. A store may read without ever waiting, and on the pool's
-/// threads that would hold the acknowledgements up. Each takes one request after the other.</summary>
+/// threads that would hold the acknowledgements up. Each takes one request after the other, as far as the store does not wait.</summary>
 sealed class ReportThreads : IDisposable {
     readonly ReportThread _pages = new("pages"), _scans = new("scans");
     public Task<T> PageAsync<T>(Func<Task<T>> read, CancellationToken cancellation) => _pages.RunAsync(read, cancellation);
@@ -42,14 +42,11 @@ sealed class ReportThreads : IDisposable {
 
     sealed class ReportThread : TaskScheduler, IDisposable {
         readonly BlockingCollection<Task> _tasks = [];
-        readonly SemaphoreSlim _turn = new(1); // a store that waits lets the thread go on, but the next request waits all the same
         public ReportThread(string name) => new Thread(() => {
             foreach (var task in _tasks.GetConsumingEnumerable()) TryExecuteTask(task);
         }) { Name = name, IsBackground = true }.Start();
-        public Task<T> RunAsync<T>(Func<Task<T>> read, CancellationToken cancellation) => Task.Factory.StartNew(async () => {
-            await _turn.WaitAsync(cancellation);
-            try { return await read(); } finally { _turn.Release(); }
-        }, cancellation, TaskCreationOptions.None, this).Unwrap();
+        public Task<T> RunAsync<T>(Func<Task<T>> read, CancellationToken cancellation) =>
+            Task.Factory.StartNew(read, cancellation, TaskCreationOptions.None, this).Unwrap();
         public void Dispose() => _tasks.CompleteAdding();
         protected override void QueueTask(Task task) => _tasks.Add(task);
         protected override bool TryExecuteTaskInline(Task task, bool taskWasPreviouslyQueued) => false;

@@ -196,6 +196,9 @@ public sealed class ListenerTests {
         Header local = ("Host", "localhost"), forwarded = ("X-Forwarded-For", "127.0.0.1");
         Assert.Equal(401, await StatusAsync(app.Private, url, local, forwarded));
         Assert.Equal(404, await StatusAsync(app.Private, url, local, forwarded, Authorization("Bearer", Key)));
+        string loopback = $"http://127.0.0.1:{app.Private.BaseAddress!.Port}/suppressed/jane@example.com";
+        Assert.Equal(401, await StatusAsync(app.Private, loopback, ("X-Forwarded-For", "192.0.2.7"))); // by a proxy on this machine
+        Assert.Equal(404, await StatusAsync(app.Private, loopback));
     }
 
     [Fact]

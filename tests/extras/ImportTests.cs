@@ -233,7 +233,7 @@ public sealed class ImportTests {
     [InlineData("ceo@customer.com,550,error,now")]
     public async Task An_address_alone_in_a_line_of_what_another_mail_server_said_is_no_entry(string line) {
         await using var app = await ReceiverApp.StartAsync();
-        Assert.Equal("2/0", await ImportAsync(app, $"""
+        Assert.Equal("2/0 2: what it says in several lines names another address", await ImportAsync(app, $"""
             address,code,error,created_at
             jane@example.com,550,"550 hi
             {line}
