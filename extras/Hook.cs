@@ -90,11 +90,11 @@ sealed class Hook : BackgroundService {
                 if (await TellAsync(stoppingToken)) continue;
             } catch (Exception e) { // of any kind, for whatever escapes here would end the process
                 if (stoppingToken.IsCancellationRequested) return;
-                _refused = true;
                 bool isStore = e is Unavailable; // which says nothing of the endpoint
+                _refused |= !isStore;
                 pause = (isStore ? StorePause : _pause) * (0.5 + Random.Shared.NextDouble() / 2); // so that what failed together does not come back together
                 if (!isStore) _pause = _pause * 2 < LongestPause ? _pause * 2 : LongestPause;
-                _deliveries.Add(1, new KeyValuePair<string, object?>("outcome", "failed"));
+                if (!isStore) _deliveries.Add(1, new KeyValuePair<string, object?>("outcome", "failed"));
                 _logger.Untold(Math.Round(pause.TotalSeconds, 1), e is Untold ? e.Message : e.GetType().Name);
             }
             await Task.Delay(pause, _clock, stoppingToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
@@ -168,8 +168,8 @@ sealed class Hook : BackgroundService {
     sealed class Untold(string why) : Exception(why);
 }
 
-/// <summary>The changes that are still to be told, by number, and the number up to which they were. As many as addresses changed
-/// since then, and they share the texts of what is known of these.</summary>
+/// <summary>The changes that are still to be told, by number, and the number up to which they were. All of them lie in memory, some 250 to
+/// 500 bytes each.</summary>
 sealed class Outbox {
     readonly Lock _gate = new();
     readonly SortedDictionary<long, Change> _untold = [];

@@ -28,6 +28,7 @@ static class Lists {
         HttpContext http, IFeedbackStore store) {
         if (http.Request.Path.Value!.EndsWith('/')) return Problem.NoAddress; // a look-up of nobody
         if (ListQuery.Read(http.Request.Query, out string wrong) is not { } query) return Problem.Of(400, wrong);
+        if (query.Format != ListQuery.Json && HttpProtocol.IsHttp10(http.Request.Protocol)) return Problem.Of(505, ListQuery.NoEnd);
         // Before the list: it may be newer, never older.
         var tag = new EntityTagHeaderValue($"\"{await store.SuppressionsVersionAsync()}\"");
         var headers = http.Response.GetTypedHeaders();
@@ -137,7 +138,8 @@ static class Lists {
 /// <summary>Which part of the list is asked for, and how.</summary>
 sealed record ListQuery(string Format, string? Reason, DateTimeOffset? Since, string After, int? Limit, string? SinceText) {
     public const string Json = "json", Csv = "csv", Ses = "ses",
-        Reasons = "reason must be complaint, bounce, unsubscribe, soft-bounces or manual.";
+        Reasons = "reason must be complaint, bounce, unsubscribe, soft-bounces or manual.",
+        NoEnd = "By HTTP/1.0 a list that breaks off looks like a whole one; HTTP/1.1 is wanted (nginx: proxy_http_version 1.1).";
     const int MaxLimit = 100_000; // what one import job of SES takes
     static readonly string[] Times = ["yyyy-MM-dd", "yyyy-MM-dd'T'HH:mmK", "yyyy-MM-dd'T'HH:mm:ssK", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFFK"];
 

@@ -436,7 +436,8 @@ sealed record StatusReport(bool Ok, IReadOnlyList<Finding> Findings, IReadOnlyLi
 
 /// <summary>GET /status: listens to the verdicts, looks at the store, and says what is wrong.</summary>
 sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOptions> options, IConfiguration configuration,
-    TimeProvider clock, Disk disk, IEnumerable<Func<Finding?>> others, IEnumerable<Func<Errand>> errands) : IHostedService {
+    TimeProvider clock, Disk disk, IEnumerable<Func<Finding?>> others, IEnumerable<Func<Errand>> errands,
+    IHostEnvironment environment) : IHostedService {
     const string Error = "error", Warning = "warning", Hint = "hint", Journal = "journalctl -u feedback -n 50";
     const int MostRefusals = 50, MostDelays = 20, SilentDays = 7, CertificateDays = 14;
     readonly ReceiverOptions _options = options.Value;
@@ -628,14 +629,18 @@ sealed class Doctor(IFeedbackStore store, Intake intake, IOptions<ReceiverOption
     // SNS renews its certificate in time and names the new one; it is the machine that cannot download that is in trouble.
     IEnumerable<Finding> CertificateFindings() {
         var ends = new List<DateTime>();
+        string? simulators = null;
         try {
             foreach (string path in Directory.EnumerateFiles(_options.CertificateDirectory, "SimpleNotificationService-*.pem").Take(100))
                 try {
                     using var certificate = X509CertificateLoader.LoadCertificateFromFile(path);
                     ends.Add(certificate.NotAfter.ToUniversalTime());
+                    if (certificate.Subject == "CN=FeedbackReceiver simulator" && !environment.IsDevelopment()) simulators = path;
                 } catch (CryptographicException) { }
         } catch (Exception e) when (e is IOException or UnauthorizedAccessException) { }
         if (ends.Count == 0) yield break;
+        if (simulators is not null) yield return new("simulator-trusted", Error, simulators + " is the simulator's: what it signs is believed here, "
+            + "and so is who can read its key.", $"rm {simulators} {Path.Combine(_options.CertificateDirectory, "simulator-key.pem")}");
         var left = ends.Max() - clock.GetUtcNow().UtcDateTime;
         if (left < TimeSpan.FromDays(CertificateDays)) yield return new("certificate-ends", left < TimeSpan.Zero ? Warning : Hint,
             $"The newest certificate in {_options.CertificateDirectory} ends at {ends.Max():u}. SNS will name another by then; this "
@@ -722,7 +727,8 @@ static class Contract {
         ["GET /suppressed"] = new(["format", "reason", "since", "after", "limit"], null,
             new(200, "The list; ETag and, for a page, Link", Json,
                 """{"suppressed":[{"address":"jane@example.com","reason":"bounce","since":"2026-11-03T09:00:49.89Z"}],"next":null}"""),
-            new(304, "Nothing has changed since If-None-Match"), BadParameter, NotNow),
+            new(304, "Nothing has changed since If-None-Match"), BadParameter, NotNow,
+            new(505, "HTTP/1.0, by which CSV that breaks off looks whole", Problems, ProblemOf(505, "By HTTP/1.0 a list that breaks off looks like a whole one."))),
         ["HEAD /suppressed"] = new(["format", "reason", "since", "after", "limit"], null, new(200, "ETag"),
             new(304, "Nothing has changed since If-None-Match"), new(400, "A parameter cannot be right"), new(503, "Not to be told now")),
         ["POST /suppressed"] = new(["reason"], (Text, "jane@example.com\njoe@example.com\n"), new(200, "What came of it", Json,

@@ -30,6 +30,22 @@ public sealed class BodyTests {
         return envelope.ToJsonString();
     }
 
+    [Theory]
+    [InlineData("Content-Length: 200000", "{\"Type\":")]
+    [InlineData("Transfer-Encoding: chunked", "8\r\n{\"Type\":\r\n")]
+    public async Task Only_sixteen_large_bodies_are_read_at_once_and_small_ones_pass(string length, string half) {
+        var arrivals = new Arrivals(16);
+        await using var app = await ReceiverApp.StartAsync(with: arrivals.AddTo);
+        var clients = Enumerable.Range(0, 16).Select(_ => new TcpClient("127.0.0.1", app.Webhook.BaseAddress!.Port)).ToList();
+        foreach (var client in clients) await client.GetStream().WriteAsync(Encoding.UTF8.GetBytes(Head(length) + half), TestContext.Current.CancellationToken);
+        await arrivals.All;
+        string large = SignedOfExactly(app.Sns, 100_000);
+        await Eventually.TrueAsync(async () => await app.PostAsync(large) is (503, "too much is waiting"));
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed("hello"))).Status);
+        clients.ForEach(client => client.Dispose());
+        await Eventually.TrueAsync(async () => (await app.PostAsync(large)).Status == 200);
+    }
+
     [Fact]
     public async Task A_length_over_1_MiB_is_refused_before_the_body_is_sent() {
         await using var app = await ReceiverApp.StartAsync();

@@ -219,4 +219,40 @@ public sealed class JournalTests {
         Assert.All(Directory.EnumerateFiles(app.Folder, "*", SearchOption.AllDirectories).Select(File.ReadAllBytes),
             bytes => Assert.Equal(-1, bytes.AsSpan().IndexOf("secret-"u8)));
     }
+
+    [Fact]
+    public void The_disk_itself_is_asked_to_flush_the_file_and_its_folder() {
+        var file = File.OpenHandle(Path.GetTempFileName(), access: FileAccess.ReadWrite);
+        file.Dispose();
+        Assert.Throws<ObjectDisposedException>(() => new Disk().Flush(file)); // who did nothing would not notice
+        if (OperatingSystem.IsLinux()) Assert.Throws<IOException>(() => Disk.Open("/proc/self/comm", FileShare.ReadWrite)); // a folder that cannot be flushed
+    }
+
+    [Fact]
+    public async Task While_the_next_segment_cannot_be_opened_the_full_one_stays_whole_and_nothing_more_is_acknowledged() {
+        string mebibyte = Lines.Suppress("big@example.com").Replace("\"manual", new string(' ', 1 << 20) + "\"manual", StringComparison.Ordinal);
+        string folder = Lines.FolderOf([Lines.Suppress("early@example.com"), .. Enumerable.Repeat(mebibyte, 64)]), next = Journal.PathOf(Path.Combine(folder, "journal"), 2);
+        await using var app = await ReceiverApp.StartAsync(folder: folder);
+        long before = new FileInfo(Lines.SegmentIn(folder)).Length;
+        Directory.CreateDirectory(next); // so no file can be opened there
+        Assert.Equal(503, (await app.PostAsync(app.Sns.Bounce("late@example.com"))).Status);
+        Assert.Equal(before, new FileInfo(Lines.SegmentIn(folder)).Length);
+        Directory.Delete(next);
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce("late@example.com"))).Status);
+        Assert.Single(EntriesIn(app, 2));
+    }
+
+    [Fact]
+    public async Task When_too_much_waits_for_the_disk_SNS_is_asked_to_come_again_and_what_waits_is_kept() {
+        var disk = new WatchedDisk();
+        await using var app = await ReceiverApp.StartAsync(disk: disk);
+        var store = app.Services.GetRequiredService<IFeedbackStore>();
+        using var flush = disk.HoldFlushes();
+        var first = store.CommitAsync(Suppress(app, "first@example.com"));
+        await flush.ReachedAsync();
+        Task<Commit>[] waiting = [.. Enumerable.Range(0, 10_000).Select(number => store.CommitAsync(Suppress(app, $"a{number}@example.com")))];
+        Assert.Equal((503, "too much is waiting"), await app.PostAsync(app.Sns.Bounce("late@example.com")));
+        flush.LetGo();
+        Assert.All(await Task.WhenAll([first, .. waiting]), commit => Assert.Equal(Commit.Kept, commit));
+    }
 }

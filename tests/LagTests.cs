@@ -7,6 +7,24 @@ public sealed class LagTests {
     [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "_loaded")] static extern ref TaskCompletionSource LoadedOf(LiteDbStore store);
     [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "_file")] static extern ref FeedbackFile FileOf(LiteDbStore store);
 
+    [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "_wake")] static extern ref AutoResetEvent WakeOf(LiteDbStore store);
+
+    [Fact]
+    public async Task The_follower_copies_nothing_that_is_not_flushed() {
+        var disk = new WatchedDisk();
+        await using var app = await ReceiverApp.StartAsync(disk: disk);
+        var (store, journal) = (app.Services.GetRequiredService<LiteDbStore>(), app.Services.GetRequiredService<Journal>());
+        using var flush = disk.HoldFlushes();
+        var post = app.PostAsync(app.Sns.Bounce("jane@example.com"));
+        await flush.ReachedAsync();
+        WakeOf(store).Set();
+        await Task.Delay(500, TestContext.Current.CancellationToken); // it would have been quicker
+        Assert.True(FileOf(store).Applied <= journal.End);
+        flush.LetGo();
+        Assert.Equal(200, (await post).Status);
+        Assert.Single(await app.HistoryAsync("jane@example.com"));
+    }
+
     static bool IsLoaded(LiteDbStore store) => LoadedOf(store).Task.IsCompleted;
 
     static Task<ReceiverApp> StartAsync(FollowersClock clock, string folder, Disk? disk = null) => ReceiverApp.StartAsync(folder: folder, disk: disk,

@@ -1,4 +1,5 @@
 using System.Net;
+using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using Microsoft.AspNetCore.Builder;
@@ -18,6 +19,26 @@ public sealed class SigningKeyTests {
         using var then = request.Create(
             now.SubjectName, signer, DateTimeOffset.Parse(from, null), DateTimeOffset.Parse(until, null), [1]);
         return then.ExportCertificatePem();
+    }
+
+    sealed class WithoutSha1 : RSA {
+        public override RSAParameters ExportParameters(bool includePrivateParameters) => default;
+        public override void ImportParameters(RSAParameters parameters) { }
+        public override bool VerifyHash(ReadOnlySpan<byte> hash, ReadOnlySpan<byte> signature, HashAlgorithmName hashAlgorithm, RSASignaturePadding padding) =>
+            throw new CryptographicException("invalid digest");
+    }
+    [UnsafeAccessor(UnsafeAccessorKind.Field, Name = "_rsa")] static extern ref ThreadLocal<RSA> RsaOf(SigningCertificate certificate);
+
+    [Fact]
+    public void A_host_that_forbids_SHA_1_calls_nothing_a_forgery_and_SNS_comes_again() {
+        var sns = new FakeSns();
+        Assert.Null(Envelope.Read(new(System.Text.Encoding.UTF8.GetBytes(sns.Signed("hello", "1"))), out var envelope));
+        var certificate = SigningCertificate.Parse(sns.Pem)!;
+        var at = new DateTimeOffset(2026, 11, 24, 8, 0, 0, TimeSpan.Zero);
+        Assert.Null(certificate.Verify(envelope!, 1, at));
+        RsaOf(certificate) = new(() => new WithoutSha1());
+        Assert.Same(Verdict.Sha1Forbidden, certificate.Verify(envelope!, 1, at));
+        Assert.Equal(503, Verdict.Sha1Forbidden.Status);
     }
 
     static async Task<int> PostDatedAsync(ReceiverApp app, string timestamp) {

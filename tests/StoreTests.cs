@@ -285,4 +285,24 @@ public sealed class StoreTests {
             app.Clock.Advance(TimeSpan.FromDays(1));
         }
     }
+
+    [Fact]
+    public async Task Whom_the_file_has_as_lifted_is_not_called_free_while_the_journal_is_read() {
+        var cancellation = TestContext.Current.CancellationToken;
+        await using var first = await ReceiverApp.StartAsync();
+        await first.PostAsync(first.Sns.Bounce("jane@example.com"));
+        using (await first.Private.DeleteAsync("/suppressed/jane@example.com", cancellation)) { }
+        Assert.Single(await first.HistoryAsync("jane@example.com")); // so feedback.db has the lift
+        await first.StopAsync();
+        File.AppendAllText(Lines.SegmentIn(first.Folder), Lines.Suppress("jane@example.com").Replace("T08:", "T09:", StringComparison.Ordinal) + Lines.Bounce("joe@example.com"));
+        using var reading = new HeldLog("reading the journal");
+        await using var app = await ReceiverApp.StartAsync(folder: first.Folder, with: reading.Hold);
+        await reading.Reached.ReachedAsync();
+
+        Assert.Equal(503, await app.StatusAsync("/suppressed/jane@example.com"));
+        using (var lift = await app.Private.DeleteAsync("/suppressed/jane@example.com", cancellation)) Assert.Equal(503, (int)lift.StatusCode);
+
+        reading.Reached.LetGo();
+        await Eventually.TrueAsync(async () => await app.StatusAsync("/suppressed/jane@example.com") == 200);
+    }
 }

@@ -167,4 +167,14 @@ public sealed class SuppressingTests {
         Assert.Equal(3, (await third.HistoryAsync("jane@example.com")).Length);
         Assert.Equal(joe, (await third.GetAsync("/suppressed/joe@example.com")).Json.GetRawText());
     }
+
+    [Fact]
+    public async Task What_is_done_by_hand_is_503_while_it_cannot_be_kept() {
+        var disk = new WatchedDisk();
+        await using var app = await ReceiverApp.StartAsync(disk: disk);
+        await app.PostAsync(app.Sns.Bounce("joe@example.com"));
+        disk.OnWrite = WatchedDisk.WriteHalfAndFail;
+        Assert.Equal((503, 503), (await PutAsync(app), (await SendAsync(app, "DELETE", "/suppressed/joe@example.com")).Status));
+        Assert.Equal((404, 200), (await app.StatusAsync(Jane), await app.StatusAsync("/suppressed/joe@example.com")));
+    }
 }

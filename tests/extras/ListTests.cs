@@ -34,6 +34,17 @@ public sealed class ListTests {
         return app;
     }
 
+    [Theory]
+    [InlineData("json", 200)]
+    [InlineData("csv", 505)]
+    [InlineData("ses", 505)]
+    public async Task Who_could_not_tell_that_a_list_broke_off_is_given_none(string format, int status) {
+        await using var app = await OfThreeAsync();
+        using var request = new HttpRequestMessage(HttpMethod.Get, "/suppressed?format=" + format) { Version = HttpVersion.Version10 };
+        using var response = await app.Private.SendAsync(request, Cancellation);
+        Assert.Equal((status, format == "json" ? "application/json" : "application/problem+json"), ((int)response.StatusCode, response.Content.Headers.ContentType?.MediaType));
+    }
+
     [Fact]
     public async Task The_list_says_of_each_address_what_a_look_up_says_in_the_order_of_addresses() {
         await using var app = await OfThreeAsync();

@@ -463,4 +463,21 @@ public sealed class StatusTests {
         foreach (var finding in (await StatusOf(app)).GetProperty("findings").EnumerateArray())
             Assert.All((string[])["code", "severity", "says", "mend"], name => Assert.NotEmpty(finding.GetProperty(name).GetString()!));
     }
+
+    [Fact]
+    public async Task A_simulator_s_certificate_that_is_believed_in_Production_is_an_error() {
+        await using var app = await ReceiverApp.StartAsync();
+        string path = Path.Combine(app.Folder, "certificates", "SimpleNotificationService-5.pem");
+        using var key = System.Security.Cryptography.RSA.Create(2048);
+        using var certificate = new System.Security.Cryptography.X509Certificates.CertificateRequest("CN=FeedbackReceiver simulator", key,
+            System.Security.Cryptography.HashAlgorithmName.SHA256, System.Security.Cryptography.RSASignaturePadding.Pkcs1).CreateSelfSigned(
+                new(2000, 1, 1, 0, 0, 0, TimeSpan.Zero), new(2046, 1, 1, 0, 0, 0, TimeSpan.Zero));
+        Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+        File.WriteAllText(path, certificate.ExportCertificatePem());
+        Assert.StartsWith("rm " + path, (await FindingAsync(app, "simulator-trusted")).GetProperty("mend").GetString(), StringComparison.Ordinal);
+        Assert.Contains("error simulator-trusted", await FindingsAsync(app));
+        await using var development = await ReceiverApp.StartAsync(["environment=Development"], Directory.CreateTempSubdirectory("receiver-").FullName);
+        File.Copy(path, Path.Combine(Directory.CreateDirectory(Path.Combine(development.Folder, "certificates")).FullName, Path.GetFileName(path)));
+        Assert.DoesNotContain("error simulator-trusted", await FindingsAsync(development));
+    }
 }
