@@ -44,15 +44,4 @@ public sealed class KnownAddressesTests {
         Assert.Equal(2, known.Suppressed);
         Assert.Equal(2, known.Addresses.Count());
     }
-
-    [Fact]
-    public async Task A_look_up_beside_changes_finds_what_was_known_all_along() {
-        var known = new KnownAddresses();
-        for (int i = 0; i < 2000; i++) known[$"a{i}"] = new("manual");
-        var writer = Task.Run(() => {
-            for (int i = 0; i < 300_000; i++) known[$"b{i % 5000}"] = new("bounce", Because: new('x', i % 300));
-        }, TestContext.Current.CancellationToken);
-        for (int i = 0; !writer.IsCompleted; i++) Assert.Equal("manual", known[$"a{i % 2000}"]?.Reason);
-        await writer;
-    }
 }

@@ -299,10 +299,11 @@ public sealed class StoreTests {
         await using var app = await ReceiverApp.StartAsync(folder: first.Folder, with: reading.Hold);
         await reading.Reached.ReachedAsync();
 
-        Assert.Equal(503, await app.StatusAsync("/suppressed/jane@example.com"));
-        using (var lift = await app.Private.DeleteAsync("/suppressed/jane@example.com", cancellation)) Assert.Equal(503, (int)lift.StatusCode);
+        int looked = await app.StatusAsync("/suppressed/jane@example.com");
+        using var lift = await app.Private.DeleteAsync("/suppressed/jane@example.com", cancellation);
+        reading.Reached.LetGo(); // before anything can fail: a receiver that is held cannot stop
 
-        reading.Reached.LetGo();
+        Assert.Equal((503, 503), (looked, (int)lift.StatusCode));
         await Eventually.TrueAsync(async () => await app.StatusAsync("/suppressed/jane@example.com") == 200);
     }
 }
