@@ -723,7 +723,8 @@ static class Judgement {
     /// <summary>What is known after this feedback; the same object when it changes nothing.</summary>
     public static Known Of(Feedback feedback, Known known, int softBounceLimit) => feedback switch {
         { Kind: SesEvent.Delivery } => softBounceLimit > 0 ? Delivered(feedback, known) : known,
-        _ when feedback.At < known.LiftedAt => known, { Kind: SesEvent.Complaint, Type: "not-spam" } => known,
+        _ when feedback.At < known.LiftedAt => known,
+        { Kind: SesEvent.Complaint, Type: "not-spam" } => known,
         { Kind: SesEvent.Complaint } => Suppress(known, Reason.Complaint, feedback),
         { Kind: SesEvent.Bounce, Type: "Permanent", SubType: "UnsubscribedRecipient" } => Prefers(feedback, known),
         { Kind: SesEvent.Bounce, Type: "Permanent" } => Suppress(known, Reason.Bounce, feedback),
@@ -841,8 +842,8 @@ sealed record Rates(long Sends, long Deliveries, long Bounces, long Complaints) 
     /// Send or Delivery, which nobody collected then. Oldest first.</summary>
     public static Rates Of(IEnumerable<Count> all) {
         Count[] counts = [.. all.Where(count => !count.ToSimulator)];
-        DateTimeOffset First(string kind, string or) => Array.Find(counts, count => count.Kind == kind || count.Kind == or)?.At ?? default;
-        var (sent, delivered) = (First("Send", SesEvent.Delivery), First(SesEvent.Delivery, SesEvent.Delivery));
+        DateTimeOffset First(params string[] kinds) => Array.Find(counts, count => kinds.Contains(count.Kind))?.At ?? default;
+        var (sent, delivered) = (First("Send", SesEvent.Delivery), First(SesEvent.Delivery));
         return counts.Aggregate(new Rates(0, 0, 0, 0), (sum, count) => count switch {
             { Kind: "Send" } => sum with { Sends = sum.Sends + count.Number },
             { Kind: SesEvent.Delivery } => sum with { Deliveries = sum.Deliveries + count.Number },

@@ -91,10 +91,11 @@ sealed class Hook : BackgroundService {
             } catch (Exception e) { // of any kind, for whatever escapes here would end the process
                 if (stoppingToken.IsCancellationRequested) return;
                 bool isStore = e is Unavailable; // which says nothing of the endpoint
-                _refused |= !isStore;
                 pause = (isStore ? StorePause : _pause) * (0.5 + Random.Shared.NextDouble() / 2); // so that what failed together does not come back together
-                if (!isStore) _pause = _pause * 2 < LongestPause ? _pause * 2 : LongestPause;
-                if (!isStore) _deliveries.Add(1, new KeyValuePair<string, object?>("outcome", "failed"));
+                if (!isStore) {
+                    (_refused, _pause) = (true, _pause * 2 < LongestPause ? _pause * 2 : LongestPause);
+                    _deliveries.Add(1, new KeyValuePair<string, object?>("outcome", "failed"));
+                }
                 _logger.Untold(Math.Round(pause.TotalSeconds, 1), e is Untold ? e.Message : e.GetType().Name);
             }
             await Task.Delay(pause, _clock, stoppingToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);

@@ -452,11 +452,11 @@ sealed class CsvRows {
                 string text = Encoding.UTF8.GetString(bytes.Span).TrimEnd('\r', '\n');
                 if (_delimiter is null && IsHeader(lines, text)) continue;
                 var rows = Read(lines.Number, text);
-                bool others = NamesOthers(text, rows);
-                if (!rows.Exists(row => row.Why is null) || (others && !IsOneEntry(text)))
+                bool others = NamesOthers(text, rows), isOne = others && IsOneEntry(text);
+                if (!rows.Exists(row => row.Why is null) || (others && !isOne))
                     yield return Bad(lines, bytes, rows is [{ Why: { } why }, ..] ? why : "no address");
                 else foreach (var row in rows) yield return row;
-                if (others && IsOneEntry(text)) yield return new(lines.Number, null, Why: "what it says in several lines names another address");
+                if (isOne) yield return new(lines.Number, null, Why: "what it says in several lines names another address");
             }
         }
     }

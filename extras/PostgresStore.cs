@@ -1081,10 +1081,10 @@ static class Sql {
         select exists (select from ({heardSince}) as heard where email = $2) or exists (select from entries where id >= $3 and strpos(entry, $4) > 0)
         """;
     public const string IsForgetKey = "select value = $1 from meta where name = 'forget_key'";
-    public const string NamingKnown = """
-        with part as materialized (select email, known from suppressions where email > $1 order by email limit 20000),
-        hit as materialized (select email, known::text from part where lower(known::text collate "C") like any($2) order by email limit 1000)
-        select * from hit union all (select email, null from part where (select count(*) from hit) < 1000 order by email desc limit 1) order by email
+    public const string NamingKnown = $"""
+        with part as materialized (select email, known from suppressions where email > $1 order by email limit {Read}),
+        hit as materialized (select email, known::text from part where lower(known::text collate "C") like any($2) order by email limit {Told})
+        select * from hit union all (select email, null from part where (select count(*) from hit) < {Told} order by email desc limit 1) order by email
         """, RewriteKnown = """
         with changed as (update suppressions set known = $2::jsonb where email = $1 and known = $3::jsonb returning email)
         insert into totals as c (name, shard, n) select 'version', 0, 1 from changed on conflict (name, shard) do update set n = c.n + 1 returning n

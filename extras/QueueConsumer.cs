@@ -66,20 +66,21 @@ sealed class QueueConsumer(IOptions<QueueOptions> options, Intake intake, IFeedb
     TimeSpan _apart = Late; // twice the queue's visibility timeout, where that is longer: so rarely is one message seen
     (DateTimeOffset At, Verdict? Verdict) _logged;
 
-    /// <summary>What the operator should hear: that the queue cannot be drained, or that messages are left in it, since when, and why. SQS's own measure of the oldest
-    /// message takes no notice of one that was received three times:
+    /// <summary>What the operator should hear: that the queue cannot be drained, or that messages are left in it, since when, and why. SQS's
+    /// own measure of the oldest message takes no notice of one that was received three times:
     /// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html</summary>
     public Finding? Find() {
         var now = clock.GetUtcNow();
         lock (_leaving) {
             foreach (var (what, (since, at, why)) in _failing.OrderBy(each => each.Value.Since))
-                if (now - at <= _apart && at - since >= Late) return new("queue-unreachable", "error", $"The queue cannot be {what} since {Utc(since)}: {why}",
+                if (Lasts(since, at, now)) return new("queue-unreachable", "error", $"The queue cannot be {what} since {Utc(since)}: {why}",
                     $"aws sqs get-queue-attributes --attribute-names All --queue-url {options.Value.QueueUrl}");
-            return _left is not { } left || now - left.At > _apart || left.At - left.Since < Late ? null : new("queue-left", "warning",
+            return _left is not { } left || !Lasts(left.Since, left.At, now) ? null : new("queue-left", "warning",
                 $"Messages are left in the queue since {Utc(left.Since)}, and lost when its retention ends: {left.Why.Why}.",
                 left.Why == Verdict.RawDelivery ? "see Sqs:AcceptRaw" : "see Sns:TopicArns, Sns:MinimumSignatureVersion and the receiver's log");
         }
     }
+    bool Lasts(DateTimeOffset since, DateTimeOffset at, DateTimeOffset now) => now - at <= _apart && at - since >= Late;
     static string Utc(DateTimeOffset at) => at.UtcDateTime.ToString("yyyy-MM-dd HH:mm 'UTC'", CultureInfo.InvariantCulture);
     void Leave(Verdict verdict) {
         var now = clock.GetUtcNow();

@@ -12,6 +12,14 @@ public sealed class JournalTests {
     static Entry Suppress(ReceiverApp app, string address) =>
         new(app.Clock.GetUtcNow(), Suppress: new(address, "manual"));
 
+    /// <summary>One entry that is being flushed, and so many that wait behind it.</summary>
+    static async Task<(Task<Commit> First, Task<Commit>[] Waiting)> BehindAFlushAsync(ReceiverApp app, Hold flush, int count) {
+        var store = app.Services.GetRequiredService<IFeedbackStore>();
+        var first = store.CommitAsync(Suppress(app, "first@example.com"));
+        await flush.ReachedAsync();
+        return (first, [.. Enumerable.Range(0, count).Select(number => store.CommitAsync(Suppress(app, $"a{number}@example.com")))]);
+    }
+
     static async Task<int> HealthAsync(ReceiverApp app) =>
         (int)(await app.Webhook.GetAsync("/health", TestContext.Current.CancellationToken)).StatusCode;
 
@@ -43,12 +51,8 @@ public sealed class JournalTests {
     public async Task What_waits_behind_a_flush_is_kept_by_one_more() {
         var disk = new WatchedDisk();
         await using var app = await ReceiverApp.StartAsync(disk: disk);
-        var store = app.Services.GetRequiredService<IFeedbackStore>();
         using var flush = disk.HoldFlushes();
-        var first = store.CommitAsync(Suppress(app, "first@example.com"));
-        await flush.ReachedAsync();
-        Task<Commit>[] waiting = [.. Enumerable.Range(0, 500)
-            .Select(number => store.CommitAsync(Suppress(app, $"a{number}@example.com")))];
+        var (first, waiting) = await BehindAFlushAsync(app, flush, 500);
         flush.LetGo();
         Assert.All(await Task.WhenAll([first, .. waiting]), commit => Assert.Equal(Commit.Kept, commit));
         Assert.Equal(2, disk.Flushes);
@@ -246,11 +250,8 @@ public sealed class JournalTests {
     public async Task When_too_much_waits_for_the_disk_SNS_is_asked_to_come_again_and_what_waits_is_kept() {
         var disk = new WatchedDisk();
         await using var app = await ReceiverApp.StartAsync(disk: disk);
-        var store = app.Services.GetRequiredService<IFeedbackStore>();
         using var flush = disk.HoldFlushes();
-        var first = store.CommitAsync(Suppress(app, "first@example.com"));
-        await flush.ReachedAsync();
-        Task<Commit>[] waiting = [.. Enumerable.Range(0, 10_000).Select(number => store.CommitAsync(Suppress(app, $"a{number}@example.com")))];
+        var (first, waiting) = await BehindAFlushAsync(app, flush, 10_000);
         Assert.Equal((503, "too much is waiting"), await app.PostAsync(app.Sns.Bounce("late@example.com")));
         flush.LetGo();
         Assert.All(await Task.WhenAll([first, .. waiting]), commit => Assert.Equal(Commit.Kept, commit));
