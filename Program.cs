@@ -42,8 +42,8 @@ static class Receiver {
     }
     /// <summary>Composes the receiver. <paramref name="with"/> is where tests put their clock, their disk and their SNS.</summary>
     public static WebApplication Build(string[] args, Action<WebApplicationBuilder>? with = null) {
-        // Or else every write to data/ wakes a watcher of the working directory.
-        var builder = WebApplication.CreateSlimBuilder([.. args, "--hostBuilder:reloadConfigOnChange=false"]);
+        // Who sends half a body may hold a stop up for ten seconds, not thirty. Unwatched, or every write to data/ wakes a watcher.
+        var builder = WebApplication.CreateSlimBuilder(["--shutdownTimeoutSeconds=10", .. args, "--hostBuilder:reloadConfigOnChange=false"]);
         ReceiverOptions.AddTo(builder);
         builder.WebHost.ConfigureKestrel((context, kestrel) => Guard.Listen(kestrel, context.Configuration));
         builder.Services.ConfigureHttpJsonOptions(json => json.SerializerOptions.TypeInfoResolverChain.Insert(0, ApiJson.Default));
