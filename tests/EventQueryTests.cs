@@ -4,8 +4,10 @@ using Microsoft.Extensions.DependencyInjection;
 public sealed class EventQueryTests {
     static CancellationToken Cancellation => TestContext.Current.CancellationToken;
     static IFeedbackStore StoreOf(ReceiverApp app) => app.Services.GetRequiredService<IFeedbackStore>();
-    static ValueTask<List<(Guid Key, Feedback Feedback)>> ReadAsync(ReceiverApp app, EventQuery query) =>
-        StoreOf(app).EventsAsync(query, Cancellation).ToListAsync(Cancellation);
+    static async Task<List<(Guid Key, Feedback Feedback)>> ReadAsync(ReceiverApp app, EventQuery query) {
+        await app.CaughtUpAsync();
+        return await StoreOf(app).EventsAsync(query, Cancellation).ToListAsync(Cancellation);
+    }
     static async Task<string[]> AddressesAsync(ReceiverApp app, EventQuery query) =>
         [.. (await ReadAsync(app, query)).Select(each => each.Feedback.Address)];
 
@@ -26,6 +28,7 @@ public sealed class EventQueryTests {
         for (int i = 0; i < 12; i++)
             await app.PostAsync(app.Sns.Signed(FakeSns.SesBounce([.. Enumerable.Range(i * 100, 100).Select(n => $"{n}@example.com")], $"mail-{i}")));
 
+        await app.CaughtUpAsync();
         var seen = new List<string>();
         for (Guid? before = null; ;) {
             var page = await StoreOf(app).EventsAsync(new(Before: before), Cancellation).Take(77).ToListAsync(Cancellation);

@@ -123,11 +123,19 @@ public sealed class FaultTests {
     [Fact, Trait("Category", "Load")]
     public async Task A_flood_of_forgeries_neither_delays_the_genuine_nor_fills_the_memory() {
         await using var app = await ReceiverApp.StartAsync();
-        string[] genuine = [.. Enumerable.Range(0, 500).Select(number => app.Sns.Bounce($"a{number}@example.com"))];
+        string[] genuine = [.. Enumerable.Range(0, 600).Select(number => app.Sns.Bounce($"a{number}@example.com"))];
         string forged = genuine[0].Replace("a0@example.com", "victim@example.com", StringComparison.Ordinal);
         foreach (string body in (string[])[forged, genuine[0], genuine[1]]) await app.PostAsync(body);
+        async Task<double> GenuineAsync(int number) {
+            long started = Stopwatch.GetTimestamp();
+            Assert.Equal(200, (await app.PostAsync(genuine[number])).Status);
+            return Stopwatch.GetElapsedTime(started).TotalMilliseconds;
+        }
+        static double P99(List<double> took) => took.Order().ElementAt(took.Count * 99 / 100);
+        var (calm, took, answers) = (new List<double>(), new List<double>(), new ConcurrentBag<int>());
+        while (calm.Count < 100) calm.Add(await GenuineAsync(2 + calm.Count));
         long before = GC.GetTotalMemory(forceFullCollection: true);
-        var (clock, took, answers) = (Stopwatch.StartNew(), new List<double>(), new ConcurrentBag<int>());
+        var busy = Environment.CpuUsage.TotalTime;
         // Twenty senders, each every 20 ms: a thousand a second.
         var flood = Task.WhenAll(Enumerable.Range(0, 20).Select(async _ => {
             using var beat = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
@@ -136,20 +144,16 @@ public sealed class FaultTests {
                 answers.Add((await app.PostAsync(forged)).Status);
             }
         }));
-        for (int next = 2; !flood.IsCompleted && next < genuine.Length; next++) {
-            long started = Stopwatch.GetTimestamp();
-            Assert.Equal(200, (await app.PostAsync(genuine[next])).Status);
-            took.Add(Stopwatch.GetElapsedTime(started).TotalMilliseconds);
+        for (int next = 102; !flood.IsCompleted && next < genuine.Length; next++) {
+            took.Add(await GenuineAsync(next));
             await Task.Delay(20, TestContext.Current.CancellationToken);
         }
         await flood;
-        clock.Stop();
-        took.Sort();
-        double p99 = took[took.Count * 99 / 100];
+        double each = (Environment.CpuUsage.TotalTime - busy).TotalMilliseconds / answers.Count;
         long grown = (GC.GetTotalMemory(forceFullCollection: true) - before) >> 20;
         Assert.All(answers, status => Assert.Equal(403, status));
-        Assert.True(p99 <= 100 && grown < 16 && clock.Elapsed.TotalSeconds < 13,
-            $"p99 {p99:0.0} ms, {grown} MiB more, {answers.Count} forgeries in {clock.Elapsed.TotalSeconds:0.0} s");
+        Assert.True(P99(took) <= Math.Max(100, 10 * P99(calm)) && grown < 16 && each < 5,
+            $"p99 {P99(took):0.0} ms, {P99(calm):0.0} ms before, {grown} MiB more, {each:0.00} ms of a core for each of {answers.Count} forgeries and its sender");
         Assert.Equal(404, await app.StatusAsync("/suppressed/victim@example.com"));
     }
 }

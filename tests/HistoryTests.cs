@@ -15,7 +15,7 @@ public sealed class HistoryTests {
 
     /// <summary>Waits until everything is in feedback.db, and stops.</summary>
     static async Task<LiteDatabase> OpenAfterStopAsync(ReceiverApp app) {
-        Assert.True((await app.GetAsync("/history/" + Jane)).Json.GetProperty("complete").GetBoolean());
+        await app.CaughtUpAsync();
         await app.StopAsync();
         return new LiteDatabase(app.FeedbackDb);
     }
@@ -27,6 +27,7 @@ public sealed class HistoryTests {
     public async Task An_event_is_shown_with_what_the_other_side_said_and_the_mail_s_subject() {
         await using var app = await ReceiverApp.StartAsync();
         await app.PostAsync(app.Sns.Bounce("Jane@Example.com"));
+        await app.CaughtUpAsync();
 
         var (status, json) = await app.GetAsync("/history/JANE@example.com?limit=1");
         var shown = json.GetProperty("events")[0];
@@ -147,8 +148,8 @@ public sealed class HistoryTests {
     public async Task The_newest_1000_events_are_shown() {
         await using var app = await ReceiverApp.StartAsync();
         var first = new DateTimeOffset(2026, 11, 24, 7, 0, 0, TimeSpan.Zero);
-        await Task.WhenAll(Enumerable.Range(0, 1002).Select(second =>
-            app.PostAsync(app.Sns.Bounce(Jane, $"mail-{second}", at: first.AddSeconds(second).ToString("O")))));
+        foreach (int[] together in Enumerable.Range(0, 1002).Chunk(501)) // a listener takes a thousand connections
+            await Task.WhenAll(together.Select(second => app.PostAsync(app.Sns.Bounce(Jane, $"mail-{second}", at: first.AddSeconds(second).ToString("O")))));
 
         var events = await app.HistoryAsync(Jane);
 
@@ -160,12 +161,12 @@ public sealed class HistoryTests {
     public async Task Events_outlive_a_restart() {
         await using var first = await ReceiverApp.StartAsync();
         await first.PostAsync(first.Sns.Bounce(Jane));
-        string before = (await first.GetAsync("/history/" + Jane)).Json.GetRawText();
+        string before = (await first.WholeHistoryAsync(Jane)).GetRawText();
         await first.StopAsync();
 
         await using var second = await ReceiverApp.StartAsync(folder: first.Folder, sns: first.Sns);
 
-        Assert.Equal(before, (await second.GetAsync("/history/" + Jane)).Json.GetRawText());
+        Assert.Equal(before, (await second.WholeHistoryAsync(Jane)).GetRawText());
     }
 
     [Fact]

@@ -77,7 +77,7 @@ sealed partial class OwnProcess : IDisposable {
         try {
             using var response = await Webhook.PostAsync("/sns", content, TestContext.Current.CancellationToken);
             return response.StatusCode == HttpStatusCode.OK;
-        } catch (HttpRequestException) { return false; }
+        } catch (Exception e) when (e is HttpRequestException or TaskCanceledException) { return false; }
     }
 
     /// <summary>SIGKILL.</summary>

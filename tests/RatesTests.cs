@@ -74,6 +74,7 @@ public sealed class RatesTests {
         await app.PostAsync(app.Sns.Bounce("c@example.com", at: "2026-11-24T07:00:00Z"));
         await app.PostAsync(app.Sns.Bounce("d@example.com", at: "2026-11-24T07:59:59Z"));
         await app.PostAsync(app.Sns.Bounce("bounce@simulator.amazonses.com", at: "2026-11-24T07:00:00Z"));
+        await app.CaughtUpAsync();
         var store = app.Services.GetRequiredService<IFeedbackStore>();
 
         Assert.Equal([new(Noon.AddHours(-36), "Bounce", "Permanent", "General", false, 2), new(Noon.AddHours(-12), "Bounce", "Permanent", "General", false, 2),
@@ -88,6 +89,7 @@ public sealed class RatesTests {
         await using var app = await ReceiverApp.StartAsync();
         await app.PostAsync(app.Sns.Bounce("a@example.com", type: "x|y|simulator", subType: new string('z', 5000)));
         await app.PostAsync(app.Sns.Signed("""{"eventType":"a|b","mail":{"messageId":"m","destination":["a@example.com"]} }"""));
+        await app.CaughtUpAsync();
 
         var counts = await app.Services.GetRequiredService<IFeedbackStore>().CountsAsync(hourly: false, Noon.AddDays(-1));
 

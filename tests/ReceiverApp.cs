@@ -50,10 +50,13 @@ sealed class ReceiverApp : IAsyncDisposable {
         await app.StartAsync();
         // Kestrel lists the addresses in the order of its configuration, which is by name: Private, Webhook.
         string[] urls = [.. app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses];
-        receiver.Private = new HttpClient { BaseAddress = new Uri(urls[0]) };
-        receiver.Webhook = new HttpClient { BaseAddress = new Uri(urls[1]) };
+        receiver.Private = ClientOf(urls[0]);
+        receiver.Webhook = ClientOf(urls[1]);
         return receiver;
     }
+
+    // A body that waits for "100 Continue" is not sent all the same after a second.
+    static HttpClient ClientOf(string url) => new(new SocketsHttpHandler { Expect100ContinueTimeout = TimeSpan.FromMinutes(1) }) { BaseAddress = new Uri(url) };
 
     /// <summary>Posts a body to /sns as SNS does: text/plain. Returns the status and the line.</summary>
     public async Task<(int Status, string Line)> PostAsync(string body) {
@@ -70,8 +73,21 @@ sealed class ReceiverApp : IAsyncDisposable {
 
     public async Task<int> StatusAsync(string path) => (await GetAsync(path)).Status;
 
-    public async Task<JsonElement[]> HistoryAsync(string address) =>
-        [.. (await GetAsync("/history/" + address)).Json.GetProperty("events").EnumerateArray()];
+    /// <summary>The events of an address, once all of them are there.</summary>
+    public async Task<JsonElement[]> HistoryAsync(string address) => [.. (await WholeHistoryAsync(address)).GetProperty("events").EnumerateArray()];
+
+    /// <summary>What GET /history answers once it is complete: on LiteDB it follows the 200.</summary>
+    public async Task<JsonElement> WholeHistoryAsync(string address) {
+        var (status, json) = (0, default(JsonElement));
+        await Eventually.TrueAsync(async () => {
+            (status, json) = await GetAsync("/history/" + address);
+            return status == 200 && json.GetProperty("complete").GetBoolean();
+        });
+        return json;
+    }
+
+    /// <summary>Ends once everything that was acknowledged can be listed and counted.</summary>
+    public Task CaughtUpAsync() => Eventually.TrueAsync(Services.GetRequiredService<IFeedbackStore>().CaughtUpAsync);
 
     public Task StopAsync() => _app.StopAsync();
 

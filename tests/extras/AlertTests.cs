@@ -31,7 +31,10 @@ public sealed class AlertTests {
 
     static string[] Said(Endpoint endpoint) => [.. endpoint.Posted.Where(posted => posted.Status == 200).Select(posted => posted.Json.GetProperty("text").GetString()!)];
 
-    static async Task PostAsync(ReceiverApp app, string message) => Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(message))).Status);
+    static async Task PostAsync(ReceiverApp app, string message) {
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Signed(message))).Status);
+        await app.CaughtUpAsync();
+    }
 
     // So many recipients, fifty a mail.
     static async Task SentAsync(ReceiverApp app, string kind, int recipients) {
@@ -332,7 +335,7 @@ public sealed class AlertTests {
         Assert.Single(Said(endpoint));
         FileOf(app.Services.GetRequiredService<LiteDbStore>()).Abandon(); // until the follower wakes up
         await Until.TrueAsync(() => {
-            app.Clock.Advance(TimeSpan.FromSeconds(10));
+            app.Clock.Advance(TimeSpan.FromMinutes(1));
             return Said(endpoint).Length == 2;
         });
         Assert.StartsWith("FeedbackReceiver: What is stored cannot be read since 2026-11-24 08:", Said(endpoint)[1], StringComparison.Ordinal);

@@ -23,9 +23,10 @@ public sealed class ForgetTests {
         return [.. history.GetProperty("events").EnumerateArray()];
     }
 
-    /// <summary>The files below the folder in which one of the texts stands, in whatever case. By grep, which minds no lock.</summary>
+    /// <summary>The files below the folder in which one of the texts stands, in whatever case. By grep, which minds no lock, and
+    /// without the mark of an open file, which has the boot's id only and is renamed when the follower writes.</summary>
     static string[] FilesWith(string folder, params string[] texts) {
-        using var grep = Process.Start(new ProcessStartInfo("grep", ["-rliaF", .. texts.SelectMany(text => (string[])["-e", text]), folder]) { RedirectStandardOutput = true })!;
+        using var grep = Process.Start(new ProcessStartInfo("grep", ["-rliaF", "--exclude=feedback.db.open*", .. texts.SelectMany(text => (string[])["-e", text]), folder]) { RedirectStandardOutput = true })!;
         string found = grep.StandardOutput.ReadToEnd();
         grep.WaitForExit();
         Assert.InRange(grep.ExitCode, 0, 1);
@@ -284,6 +285,7 @@ public sealed class ForgetTests {
         File.AppendAllText(Lines.SegmentIn(first.Folder), Lines.Bounce("joe@example.com") + Lines.Bounce("ann@example.com"));
         using var reading = new HeldLog("reading the journal");
         await using var app = await ReceiverApp.StartAsync(folder: first.Folder, with: reading.Hold);
+        using var released = reading.Reached; // a receiver that is held cannot stop
         await reading.Reached.ReachedAsync();
         Assert.Equal(200, await app.StatusAsync("/suppressed/" + Uri.EscapeDataString(Jane)));
         Assert.Equal(503, await ForgetAsync(app));

@@ -243,6 +243,7 @@ public sealed class ListTests {
     public async Task While_the_journal_is_read_there_is_no_list_rather_than_part_of_one() {
         using var reading = new HeldLog("reading the journal");
         await using var app = await ReceiverApp.StartAsync(folder: Lines.FolderOfBounces(20_000), with: reading.Hold);
+        using var released = reading.Reached; // a receiver that is held cannot stop
         await reading.Reached.ReachedAsync();
         foreach (string query in (string[])["", "?limit=1", "?format=ses"]) Assert.Equal(503, await StatusAsync(app, "/suppressed" + query));
         Assert.Equal(503, await StatusAsync(app, "/suppressed", "HEAD"));

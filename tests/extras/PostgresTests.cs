@@ -521,6 +521,8 @@ public sealed class PostgresTests(PostgresCluster cluster) {
             ActivityStopped = trip => trips += trip.TagObjects.Any(tag => name.Equals(tag.Value)) ? 1 : 0,
         };
         await app.PostAsync(app.Sns.Bounce(Joe)); // connects
+        await Eventually.TrueAsync(async () => (await app.Private.GetStringAsync("/metrics", TestContext.Current.CancellationToken))
+            .Contains("\nfeedback_receiver_suppressions", StringComparison.Ordinal)); // the first look of the metrics is over
         ActivitySource.AddActivityListener(listener);
         async Task<int> TripsOfAsync(string message) {
             trips = 0;
@@ -1108,7 +1110,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     [Fact]
     public async Task A_connection_that_the_server_ended_because_it_was_idle_is_nobodys_trouble() {
         string database = await cluster.NewDatabaseAsync(), name = database.Split('=')[^1];
-        await PostgresCluster.ExecuteAsync(database, $"alter database {name} set idle_session_timeout = '20ms'");
+        await PostgresCluster.ExecuteAsync(database, $"alter database {name} set idle_session_timeout = '500ms'");
         await using var app = await StartAsync(database);
         Func<Task<int>>[] asks = [async () => (await app.PostAsync(app.Sns.Bounce(Jane))).Status, () => app.StatusAsync("/suppressed/" + Jane)];
         foreach (var ask in asks)
@@ -1259,7 +1261,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
     public async Task When_all_connections_are_in_use_none_of_them_is_thrown_away(string other) {
         string database = await cluster.NewDatabaseAsync();
         await using var app = await StartAsync(database.Replace("127.0.0.1;Port=", other + "127.0.0.1:", StringComparison.Ordinal)
-            + ";Timeout=1;Maximum Pool Size=14");
+            + ";Timeout=2;Maximum Pool Size=14");
         await WhileOneWaitsAsync(database, "lock table unread", () => Task.WhenAll(Enumerable.Range(0, 20).Select(_ => app.StatusAsync("/status"))),
             "select 1", commits: false, count: 14,
             meanwhile: () => Eventually.TrueAsync(() => app.Log.Text.Contains("cannot be used", StringComparison.Ordinal)));
@@ -1343,10 +1345,12 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         string database = await own.NewDatabaseAsync();
         await PostgresCluster.ExecuteAsync(database, "alter role postgres set client_min_messages = error");
         await using var app = await StartAsync(database + ";Command Timeout=1", "Suppression:SoftBounceLimit=3");
-        await app.PostAsync(app.Sns.Bounce(Jane));
+        Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce(Jane))).Status);
         Task SetStandbyAsync(string name) => PostgresCluster.ExecuteAsync(own.For("postgres"),
             $"alter system set synchronous_standby_names = '{name}'; select pg_reload_conf()");
         await SetStandbyAsync("away");
+        int probes = 0; // the server takes its new setting a moment later
+        await Eventually.TrueAsync(async () => (await app.PostAsync(app.Sns.Bounce("probe@example.com", $"mail-probe-{probes++}"))).Status == 503);
         string[] bodies = [app.Sns.Bounce(Joe, "mail-2"), app.Sns.Signed(FakeSns.SesComplaint(["ann@example.com"], "mail-3", "not-spam"))];
         for (int again = 0; again < 2; again++) // a retry finds its row, and must not be told that it is safe
             foreach (string body in bodies) Assert.Equal(503, (await app.PostAsync(body)).Status);
@@ -1356,7 +1360,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await SetStandbyAsync("");
         foreach (string body in bodies) Assert.Equal(200, (await app.PostAsync(body)).Status);
         Assert.True(await Store(app).IsWritableAsync());
-        Assert.Equal(["3"], await PostgresCluster.QueryAsync(database, "select sum(n)::bigint from daily"));
+        Assert.Equal([$"{3 + probes}"], await PostgresCluster.QueryAsync(database, "select sum(n)::bigint from daily"));
     }
 
     [Fact]
@@ -1434,7 +1438,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await using var app = await StartAsync(database);
         await app.PostAsync(app.Sns.Bounce(Joe));
         await PostgresCluster.ExecuteAsync(database, $"update suppressions set reason = null where email = '{Joe}'");
-        var others = Enumerable.Range(0, 50).Select(number => $"user{number}@example.com").ToArray();
+        var others = Enumerable.Range(0, 10).Select(number => $"user{number}@example.com").ToArray();
 
         var posts = await Task.WhenAll(others.Select((address, number) => app.PostAsync(app.Sns.Bounce(address, $"mail-{number}"))).Append(app.PostAsync(app.Sns.Bounce(Joe, "mail-joe"))));
         Assert.Equal([.. others.Select(_ => 200), 503], posts.Select(post => post.Status));

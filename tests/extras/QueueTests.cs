@@ -353,8 +353,11 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         Assert.All(find, each => Assert.Null(each()));
         app.Clock.Advance(TimeSpan.FromMinutes(10)); // once is no finding, however long ago
         Assert.All(find, each => Assert.Null(each()));
+        int tries = 0;
         await Until.TrueAsync(() => {
-            app.Clock.Advance(TimeSpan.FromSeconds(61));
+            int tried = System.Text.RegularExpressions.Regex.Count(app.Log.Text, "a message cannot be deleted");
+            app.Clock.Advance(TimeSpan.FromSeconds(tried > tries ? 61 : 1));
+            tries = tried;
             return find.Any(each => each() is not null);
         });
         Assert.StartsWith("The queue cannot be emptied since 2026-11-24 08:", Assert.Single(find.Select(each => each()).OfType<Finding>()).Says, StringComparison.Ordinal);
@@ -409,7 +412,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         int tries = 0;
         await Until.TrueAsync(() => {
             int tried = System.Text.RegularExpressions.Regex.Count(app.Log.Text, "The queue is asked again");
-            if (tried > tries) app.Clock.Advance(TimeSpan.FromMinutes(4));
+            app.Clock.Advance(TimeSpan.FromSeconds(tried > tries ? 240 : 1));
             tries = tried;
             return find.Any(each => each() is not null);
         });

@@ -104,6 +104,7 @@ public sealed class SendableTests {
     public async Task When_it_cannot_be_told_it_is_503_and_no_list() {
         using var reading = new HeldLog("reading the journal");
         await using var app = await ReceiverApp.StartAsync(folder: Lines.FolderOfBounces(20_000), with: reading.Hold);
+        using var released = reading.Reached; // a receiver that is held cannot stop
         await reading.Reached.ReachedAsync();
         var (status, text, _) = await PostAsync(app, "free@example.com\n");
         Assert.Equal(503, status);

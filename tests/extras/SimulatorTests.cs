@@ -24,7 +24,7 @@ public sealed class SimulatorTests {
         using var program = Process.Start(start)!;
         try {
             var (output, error) = (program.StandardOutput.ReadToEndAsync(Cancellation), program.StandardError.ReadToEndAsync(Cancellation));
-            await program.WaitForExitAsync(Cancellation).WaitAsync(TimeSpan.FromMinutes(2), Cancellation);
+            await program.WaitForExitAsync(Cancellation).WaitAsync(TimeSpan.FromMinutes(10), Cancellation);
             return (program.ExitCode, await output, await error);
         } finally { program.Kill(); }
     }
@@ -236,7 +236,7 @@ public sealed class SimulatorTests {
         Assert.Contains(" of 20,107 posted\n", error, StringComparison.Ordinal);
 
         var store = app.Services.GetRequiredService<IFeedbackStore>();
-        await Until.TrueAsync(store.CaughtUpAsync);
+        await Until.TrueAsync(store.CaughtUpAsync, seconds: 180);
         var counts = await store.CountsAsync(hourly: true, DateTimeOffset.UtcNow.AddHours(-24));
         Assert.Equal(new Rates(10_000, 9_833, 110, 59), Rates.Of(counts));
         Assert.Equal("0.60", (100 * Rates.Of(counts).ComplaintRate!.Value).ToString("F2", CultureInfo.InvariantCulture));

@@ -16,6 +16,7 @@ public sealed class StatsTests {
     static async Task<ReceiverApp> WithAsync(params string[] events) {
         var app = await ReceiverApp.StartAsync();
         foreach (string each in events) Assert.Equal((200, "kept"), await app.PostAsync(app.Sns.Signed(each)));
+        await app.CaughtUpAsync();
         return app;
     }
 
