@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -99,12 +100,11 @@ sealed class FollowersClock() : FakeTimeProvider(new(2026, 11, 24, 8, 0, 0, Time
     }
 }
 
-/// <summary>Waits for a condition, with a deadline.</summary>
+/// <summary>Asks until it is so, for half a minute at most.</summary>
 static class Eventually {
-    public static async Task TrueAsync(Func<Task<bool>> condition, int seconds = 30) {
-        using var deadline = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
-        deadline.CancelAfter(TimeSpan.FromSeconds(seconds));
-        while (!await condition()) await Task.Delay(20, deadline.Token);
+    public static async Task TrueAsync(Func<Task<bool>> condition, int seconds = 30, int pause = 20) {
+        for (var patience = Stopwatch.StartNew(); !await condition(); await Task.Delay(pause, TestContext.Current.CancellationToken))
+            Assert.True(patience.Elapsed < TimeSpan.FromSeconds(seconds), $"it is not so after {seconds} s");
     }
 
     public static Task TrueAsync(Func<bool> condition, int seconds = 30) =>

@@ -87,7 +87,7 @@ sealed class ReceiverApp : IAsyncDisposable {
     }
 
     /// <summary>Ends once everything that was acknowledged can be listed and counted.</summary>
-    public Task CaughtUpAsync() => Eventually.TrueAsync(Services.GetRequiredService<IFeedbackStore>().CaughtUpAsync);
+    public Task CaughtUpAsync(int seconds = 30) => Eventually.TrueAsync(Services.GetRequiredService<IFeedbackStore>().CaughtUpAsync, seconds);
 
     public Task StopAsync() => _app.StopAsync();
 

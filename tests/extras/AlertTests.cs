@@ -23,7 +23,7 @@ public sealed class AlertTests {
     /// <summary>A whole check from now on: the one after it has begun.</summary>
     async Task CheckedAsync(ReceiverApp app) {
         int from = _disk.Looks;
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(10));
             return _disk.Looks >= from + 2;
         });
@@ -71,7 +71,7 @@ public sealed class AlertTests {
 
             await ComplainedAsync(app, 3, "Winter <!channel> sale\nfor jane.doe@example.com");
             var crossed = app.Clock.GetUtcNow();
-            await Until.TrueAsync(() => {
+            await Eventually.TrueAsync(() => {
                 if (app.Clock.GetUtcNow() - crossed < TimeSpan.FromMinutes(1)) app.Clock.Advance(TimeSpan.FromSeconds(1));
                 return Said(endpoint).Length == 2;
             });
@@ -288,7 +288,7 @@ public sealed class AlertTests {
         Assert.DoesNotContain(Said(endpoint), said => said.Contains("All clear", StringComparison.Ordinal));
 
         Directory.Delete(app.FeedbackDb + ".open");
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             again.Clock.Advance(TimeSpan.FromDays(1));
             return Said(endpoint).Contains("FeedbackReceiver: All clear: complaints.");
         });
@@ -334,7 +334,7 @@ public sealed class AlertTests {
         await CheckedAsync(app);
         Assert.Single(Said(endpoint));
         FileOf(app.Services.GetRequiredService<LiteDbStore>()).Abandon(); // until the follower wakes up
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromMinutes(1));
             return Said(endpoint).Length == 2;
         });
@@ -371,7 +371,7 @@ public sealed class AlertTests {
         };
         await using var app = await StartAsync(endpoint);
         _disk.Left = 0;
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(30));
             return app.Log.Text.Contains($"tried again in 8 min: HTTP {status}", StringComparison.Ordinal);
         });

@@ -14,14 +14,7 @@ public sealed class ForgetTests {
     }
 
     /// <summary>The history once it is complete; after forgetting, feedback.db is built anew.</summary>
-    static async Task<JsonElement[]> HistoryAsync(ReceiverApp app, string address) {
-        JsonElement history = default;
-        await Eventually.TrueAsync(async () => {
-            (int status, history) = await app.GetAsync("/history/" + Uri.EscapeDataString(address));
-            return status == 200 && history.GetProperty("complete").GetBoolean();
-        });
-        return [.. history.GetProperty("events").EnumerateArray()];
-    }
+    static Task<JsonElement[]> HistoryAsync(ReceiverApp app, string address) => app.HistoryAsync(Uri.EscapeDataString(address));
 
     /// <summary>The files below the folder in which one of the texts stands, in whatever case. By grep, which minds no lock, and
     /// without the mark of an open file, which has the boot's id only and is renamed when the follower writes.</summary>

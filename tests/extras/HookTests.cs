@@ -15,7 +15,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
     static Task<ReceiverApp> StartAsync(Endpoint endpoint, string? folder = null) =>
         ReceiverApp.StartAsync(Settings(endpoint.Url + "/hook"), folder);
 
-    static Task ToldAsync(ReceiverApp app, Endpoint endpoint, int count) => Until.TrueAsync(() => {
+    static Task ToldAsync(ReceiverApp app, Endpoint endpoint, int count) => Eventually.TrueAsync(() => {
         app.Clock.Advance(TimeSpan.FromSeconds(1));
         return endpoint.Told.Count >= count;
     });
@@ -82,7 +82,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         endpoint.Answer = Endpoint.Status(500);
         await using var app = await StartAsync(endpoint);
         await BounceAsync(app, "jane");
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return endpoint.Posted.Count >= 2;
         });
@@ -133,14 +133,14 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         var find = app.Services.GetRequiredService<Func<Finding?>>();
         await BounceAsync(app, "jane");
         Assert.Null(find());
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(5));
             return find() is not null;
         });
         Assert.True(app.Clock.GetUtcNow() - app.Clock.Start >= TimeSpan.FromMinutes(10));
         Assert.Equal("Hook:Url has taken nothing since 2026-11-24 08:00 UTC.", find()!.Says);
         endpoint.Answer = _ => Task.CompletedTask;
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(30));
             return find() is null;
         });
@@ -159,7 +159,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
             return Task.CompletedTask;
         };
         for (int i = 0; i < 6; i++) await app.PostAsync(app.Sns.Bounce($"a{i}@example.com", $"mail-{i}"));
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return found.Count == 6;
         });
@@ -180,28 +180,28 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         };
         await BounceAsync(app, "jane");
         app.Clock.Advance(TimeSpan.FromSeconds(2));
-        await Until.TrueAsync(async () => await ErrandsAsync() == """[{"name":"hook","state":"telling","lagSeconds":2}]""");
+        await Eventually.TrueAsync(async () => await ErrandsAsync() == """[{"name":"hook","state":"telling","lagSeconds":2}]""");
         await arrived.Task;
         endpoint.Answer = Endpoint.Status(500);
         asked.SetResult();
         await ToldAsync(app, endpoint, 1);
-        await Until.TrueAsync(async () => await ErrandsAsync() == """[{"name":"hook","state":"told","lagSeconds":0}]""");
+        await Eventually.TrueAsync(async () => await ErrandsAsync() == """[{"name":"hook","state":"told","lagSeconds":0}]""");
 
         await BounceAsync(app, "joe");
         var lag = app.Clock.GetUtcNow();
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return await ErrandsAsync() == $$"""[{"name":"hook","state":"failing","lagSeconds":{{(app.Clock.GetUtcNow() - lag).TotalSeconds}}}]""";
         });
         await BounceAsync(app, "last");
         var last = new TaskCompletionSource();
         endpoint.Answer = _ => endpoint.Told.Count < 2 ? Task.CompletedTask : last.Task;
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             if (endpoint.Told.Count < 2) app.Clock.Advance(TimeSpan.FromSeconds(1));
             return (await ErrandsAsync()).Contains("telling", StringComparison.Ordinal);
         });
         last.SetResult();
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return await ErrandsAsync() == """[{"name":"hook","state":"told","lagSeconds":0}]""";
         });
@@ -221,7 +221,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         };
         await using var app = await StartAsync(endpoint);
         await BounceAsync(app, "a", "b", "c");
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return endpoint.Posted.Count >= 2;
         });
@@ -247,7 +247,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         };
         await using var app = await StartAsync(endpoint);
         await BounceAsync(app, "jane");
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return app.Log.Text.Contains("no answer within 10 s", StringComparison.Ordinal);
         });
@@ -275,7 +275,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         await using var app = await ReceiverApp.StartAsync(Settings($"http://127.0.0.1:{Moto.FreePort()}"));
         await BounceAsync(app, "jane");
         double[] pauses = [];
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromHours(1));
             pauses = [.. Pause().Matches(app.Log.Text).Select(match => double.Parse(match.Groups[1].Value, CultureInfo.InvariantCulture))];
             return pauses.Length >= 15;
@@ -291,7 +291,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         await using var app = await ReceiverApp.StartAsync(["ConnectionStrings:Feedback=" + database, .. Settings(endpoint.Url)]);
         await PostgresCluster.ExecuteAsync(database, "alter table changes rename to away");
         double[] pauses = [];
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(10));
             pauses = [.. Pause().Matches(app.Log.Text).Select(match => double.Parse(match.Groups[1].Value, CultureInfo.InvariantCulture))];
             return pauses.Length >= 6;
@@ -338,7 +338,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         await using var app = await StartAsync(endpoint);
         double[] Pauses() => [.. Pause().Matches(app.Log.Text).Select(match => double.Parse(match.Groups[1].Value, CultureInfo.InvariantCulture))];
         await BounceAsync(app, "a");
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return Pauses().Length == 4;
         });
@@ -347,7 +347,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         endpoint.Answer = Endpoint.Status(500);
         int failed = Pauses().Length;
         await BounceAsync(app, "b");
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return Pauses().Length > failed;
         });
@@ -363,7 +363,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
             folder = app.Folder;
             await BounceAsync(app, "a", "b", "c", "d");
             await ToldAsync(app, endpoint, 2);
-            await Until.TrueAsync(() => endpoint.Posted.Any(posted => posted.Status == 500)); // so the answer to b has come
+            await Eventually.TrueAsync(() => endpoint.Posted.Any(posted => posted.Status == 500)); // so the answer to b has come
         }
         endpoint.Answer = _ => Task.CompletedTask;
         await using var again = await StartAsync(endpoint, folder);
@@ -387,7 +387,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         Entry[] entries = [new(at, Suppress: new("joe@example.com", Reason.Manual)), new(at, Suppress: new("jane@example.com", Reason.Manual)),
             new(at, Lift: new("jane@example.com"))];
         Assert.Equal(Commit.Kept, await store.KeepAsync(Array.ConvertAll(entries, store.Prepare))); // so it reads them together
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             one.Clock.Advance(TimeSpan.FromSeconds(1));
             return arrived.Task.IsCompleted;
         });
@@ -402,7 +402,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         one.Clock.Advance(TimeSpan.FromSeconds(2));
         slow.SetResult();
 
-        await Until.TrueAsync(() => one.Log.Text.Contains("The hook is tried again", StringComparison.Ordinal));
+        await Eventually.TrueAsync(() => one.Log.Text.Contains("The hook is tried again", StringComparison.Ordinal));
         Assert.Equal(["joe added", "jane added", "jane lifted", "jane added", "joe added"],
             endpoint.Posted.Select(posted => $"{posted.Address.Split('@')[0]} {posted.Type.Split('.')[1]}"));
     }
@@ -418,7 +418,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
             folder = app.Folder;
             await BounceAsync(app, "told");
             await ToldAsync(app, endpoint, 1);
-            await Until.TrueAsync(() => FileOf(app.Services.GetRequiredService<LiteDbStore>()).Outbox!.Told == app.Services.GetRequiredService<Journal>().End);
+            await Eventually.TrueAsync(() => FileOf(app.Services.GetRequiredService<LiteDbStore>()).Outbox!.Told == app.Services.GetRequiredService<Journal>().End);
             endpoint.Answer = Endpoint.Status(500);
             await BounceAsync(app, "untold");
             using (var lifted = await app.Private.DeleteAsync("/suppressed/untold@example.com", TestContext.Current.CancellationToken)) { }
@@ -452,7 +452,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
             file.Abandon();
             file.MoveAside("lost");
             await BounceAsync(app, "c");
-            await Until.TrueAsync(async () => (await app.GetAsync("/history/c@example.com")).Status == 200);
+            await Eventually.TrueAsync(async () => (await app.GetAsync("/history/c@example.com")).Status == 200);
         }
         endpoint.Answer = _ => Task.CompletedTask;
         await using var again = await StartAsync(endpoint, folder);
@@ -476,7 +476,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         string alias = Lines.Alias(key, "jane@example.com");
         await using var app = await StartAsync(endpoint, folder);
         await BounceAsync(app, "jane");
-        Task IsAsync(string state) => Until.TrueAsync(async () => {
+        Task IsAsync(string state) => Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return (await app.GetAsync("/status")).Json.GetProperty("errands")[0].Text("state") == state;
         });
@@ -510,7 +510,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         Assert.Equal(["jane@example.com"], Untold().Select(change => change.Address));
         Assert.Empty(await clock.Store.ChangesAsync(10));
         clock.Dispose();
-        await Until.TrueAsync(async () => (await clock.Store.ChangesAsync(10)).Count > 0);
+        await Eventually.TrueAsync(async () => (await clock.Store.ChangesAsync(10)).Count > 0);
         Assert.Equal(["other@example.com"], (await clock.Store.ChangesAsync(10)).Select(change => change.Address));
     }
 
@@ -542,7 +542,7 @@ public sealed partial class HookTests(PostgresCluster cluster) {
         endpoint.Answer = _ => Task.CompletedTask;
         using var last = await OwnProcess.StartAsync(folder);
         for (int i = 0; i < addresses; i++) Assert.True(await last.PostAsync(sns.Signed(FakeSns.SesComplaint([$"a{i}@example.com"], "c"))));
-        await Until.TrueAsync(() => endpoint.Told.Count >= 2 * addresses);
+        await Eventually.TrueAsync(() => endpoint.Told.Count >= 2 * addresses);
         for (int i = 0; i < addresses; i++)
             Assert.Equal(["suppression.added", "suppression.changed"], endpoint.Told.Where(told => told.Address == $"a{i}@example.com").Select(told => told.Type));
         Assert.Equal(2 * addresses, endpoint.Told.Count);

@@ -36,7 +36,7 @@ public sealed partial class MetricsTests {
     /// <summary>The value once it is there: the store is asked every half minute, and an answer is kept for a third of a second.</summary>
     static async Task BecomesAsync(ReceiverApp app, double value, string name, params string[] labels) {
         List<Sample> found = [];
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(10));
             found = [.. (await SamplesAsync(app)).Where(sample => sample.Name == name && labels.All(label => sample.Labels.Contains(Pair(label))))];
             return found is [{ } only] && Math.Abs(only.Value - value) < 1e-9;
@@ -135,7 +135,7 @@ public sealed partial class MetricsTests {
             await BecomesAsync(app, 0.02, "feedback_receiver_complaint_ratio", window);
         }
         app.Clock.Advance(TimeSpan.FromHours(25));
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(10));
             return !(await SamplesAsync(app)).Exists(sample => sample.Labels.GetValueOrDefault("window") == "24h");
         });
@@ -149,7 +149,7 @@ public sealed partial class MetricsTests {
         await BecomesAsync(app, 1, "feedback_receiver_suppressions");
         await BecomesAsync(app, 0, "feedback_receiver_follower_waiting");
         await app.Services.GetRequiredService<LiteDbStore>().StopAsync(TestContext.Current.CancellationToken);
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(10));
             return !(await SamplesAsync(app)).Exists(sample => sample.Name is "feedback_receiver_suppressions" or "feedback_receiver_follower_waiting");
         });
@@ -162,16 +162,16 @@ public sealed partial class MetricsTests {
         await using var app = await ReceiverApp.StartAsync(folder: Lines.FolderOfBounces(300), with: builder => builder.Services
             .AddSingleton<TimeProvider>(clock).AddSingleton(services => clock.Store = new(services.GetRequiredService<Journal>(),
                 services.GetRequiredService<Microsoft.Extensions.Options.IOptions<ReceiverOptions>>(), clock, services.GetRequiredService<Log>())));
-        await Until.TrueAsync(async () => (await clock.Store.StateAsync()).BehindEntries == 0);
+        await Eventually.TrueAsync(async () => (await clock.Store.StateAsync()).BehindEntries == 0);
         using var released = clock;
-        await Until.TrueAsync(async () => await WaitingAsync() is [0]);
+        await Eventually.TrueAsync(async () => await WaitingAsync() is [0]);
         var hold = clock.HoldWhen(store => FileOf(store).Applied == 0);
         FileOf(clock.Store).Abandon(); // what the store does when LiteDB fails
         FileOf(clock.Store).MoveAside("lost");
         await app.PostAsync(app.Sns.Bounce("new@example.com")); // wakes the follower
         await hold.ReachedAsync();
-        await Until.TrueAsync(async () => await WaitingAsync() is []);
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => await WaitingAsync() is []);
+        await Eventually.TrueAsync(async () => {
             clock.Advance(TimeSpan.FromSeconds(10));
             return (await SamplesAsync(app)).Exists(sample => sample is { Name: "feedback_receiver_suppressions", Value: 301 });
         });
@@ -215,7 +215,7 @@ public sealed partial class MetricsTests {
         await app.PostAsync(app.Sns.Sign(app.Sns.Confirmation("UnsubscribeConfirmation")));
         Dictionary<string, string> types = [];
         string[] listed = [.. MetricRow().Matches(File.ReadAllText(Path.Combine(Root, "README.md"))).Select(row => row.Groups[1].Value + " " + row.Groups[2].Value)];
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(10));
             types = Parse(await app.Private.GetStringAsync("/metrics", TestContext.Current.CancellationToken)).Types;
             return types.Count >= listed.Length;
@@ -244,22 +244,22 @@ public sealed partial class MetricsTests {
         await using var queue = await Endpoint.StartAsync();
         queue.Answer = CountedAsync("7");
         await using var app = await ReceiverApp.StartAsync(Sqs(queue));
-        await Until.TrueAsync(() => Asked(queue) == 1);
+        await Eventually.TrueAsync(() => Asked(queue) == 1);
         Assert.Contains("\"ApproximateNumberOfMessages\"", queue.Posted.Single(posted => posted.Headers["x-amz-target"] == "AmazonSQS.GetQueueAttributes").Body,
             StringComparison.Ordinal);
-        await Until.TrueAsync(async () => (await SamplesAsync(app)).Any(sample => sample is { Name: "feedback_receiver_queue_length", Value: 7 }));
+        await Eventually.TrueAsync(async () => (await SamplesAsync(app)).Any(sample => sample is { Name: "feedback_receiver_queue_length", Value: 7 }));
         var from = app.Clock.GetUtcNow();
         var asked = from;
         queue.Answer = context => {
             if (context.Request.Headers["X-Amz-Target"] == "AmazonSQS.GetQueueAttributes") asked = app.Clock.GetUtcNow();
             return CountedAsync("100000")(context);
         };
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             if (Asked(queue) < 2) app.Clock.Advance(TimeSpan.FromSeconds(1));
             return Asked(queue) == 2;
         });
         Assert.True(asked - from >= TimeSpan.FromMinutes(1), $"{asked - from}");
-        await Until.TrueAsync(async () => (await SamplesAsync(app)).Any(sample => sample is { Name: "feedback_receiver_queue_length", Value: 100_000 }));
+        await Eventually.TrueAsync(async () => (await SamplesAsync(app)).Any(sample => sample is { Name: "feedback_receiver_queue_length", Value: 100_000 }));
     }
 
     [Fact]
@@ -280,13 +280,13 @@ public sealed partial class MetricsTests {
             });
         };
         int asked = Asked(queue);
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(30));
             return Asked(queue) > asked + 2;
         });
-        await Until.TrueAsync(async () => !(await SamplesAsync(app)).Exists(sample => sample.Name == "feedback_receiver_queue_length"));
+        await Eventually.TrueAsync(async () => !(await SamplesAsync(app)).Exists(sample => sample.Name == "feedback_receiver_queue_length"));
         Assert.Equal(2, app.Log.Text.Split("The queue's length is not known: ").Length);
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(30));
             return app.Log.Text.Contains("no SNS envelope", StringComparison.Ordinal);
         });
@@ -306,7 +306,7 @@ public sealed partial class MetricsTests {
         await using var app = await ReceiverApp.StartAsync(["OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.Url, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
             "OTEL_METRIC_EXPORT_INTERVAL=100"]);
         await app.PostAsync(app.Sns.Bounce("a@example.com"));
-        await Until.TrueAsync(() => collector.Posted.Any(posted => posted.Headers["content-type"] == "application/x-protobuf"
+        await Eventually.TrueAsync(() => collector.Posted.Any(posted => posted.Headers["content-type"] == "application/x-protobuf"
             && posted.Body.Contains("feedback_receiver.messages", StringComparison.Ordinal)));
         Assert.DoesNotContain(collector.Posted, posted => posted.Body.Contains("example.com", StringComparison.Ordinal));
     }

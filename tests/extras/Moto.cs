@@ -42,7 +42,7 @@ public class Moto : IAsyncLifetime {
         _process.BeginOutputReadLine();
         _process.BeginErrorReadLine();
         using var http = new HttpClient { BaseAddress = new Uri(Url) };
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             try { return (await http.GetAsync("/moto-api/")).IsSuccessStatusCode; } catch (HttpRequestException) { return false; }
         });
         _sqs = new AmazonSQSClient(new AmazonSQSConfig { ServiceURL = Url, AuthenticationRegion = "us-east-1" });
@@ -148,14 +148,4 @@ public class Moto : IAsyncLifetime {
         _process.Dispose();
         _sqs?.Dispose();
     }
-}
-
-static class Until {
-    /// <summary>Asks until it is so, for half a minute at most.</summary>
-    public static async Task TrueAsync(Func<Task<bool>> condition, int seconds = 30, int pause = 20) {
-        for (var patience = Stopwatch.StartNew(); !await condition(); await Task.Delay(pause, TestContext.Current.CancellationToken))
-            Assert.True(patience.Elapsed < TimeSpan.FromSeconds(seconds), $"it is not so after {seconds} s");
-    }
-
-    public static Task TrueAsync(Func<bool> condition) => TrueAsync(() => Task.FromResult(condition()));
 }

@@ -43,7 +43,7 @@ public sealed partial class MotoTests(Moto moto) : IClassFixture<Moto>, IAsyncDi
     }
 
     // Asked seldom: moto does one thing at a time, and this is the slowest.
-    Task EmptyAsync(string queue) => Until.TrueAsync(async () => await moto.CountAsync(queue) == 0, seconds: 180, pause: 1000);
+    Task EmptyAsync(string queue) => Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0, seconds: 180, pause: 1000);
 
     Task<OwnProcess> StartAsync(string queue, params string[] environment) =>
         OwnProcess.StartAsync(_folder, ["Sqs__QueueUrl=" + queue, "Sqs__ServiceUrl=" + moto.Url, .. environment]);
@@ -77,7 +77,7 @@ public sealed partial class MotoTests(Moto moto) : IClassFixture<Moto>, IAsyncDi
         await moto.SendAsync(queue, Enumerable.Range(0, Some).Select(i => sns.Bounce($"user{i}@example.com", $"mail-{i}")));
 
         using (var receiver = await StartAsync(queue)) {
-            await Until.TrueAsync(async () => await moto.CountAsync(queue) < Some * 3 / 4, seconds: 180, pause: 100);
+            await Eventually.TrueAsync(async () => await moto.CountAsync(queue) < Some * 3 / 4, seconds: 180, pause: 100);
             await receiver.KillAsync();
         }
         Assert.InRange(await moto.CountAsync(queue), 1, Some);
@@ -142,7 +142,7 @@ public sealed partial class MotoTests(Moto moto) : IClassFixture<Moto>, IAsyncDi
 
         using var receiver = await StartAsync(queue, "AWS_ACCESS_KEY_ID=" + id, "AWS_SECRET_ACCESS_KEY=" + secret);
 
-        await Until.TrueAsync(async () =>
+        await Eventually.TrueAsync(async () =>
             (await receiver.Private.GetAsync("/suppressed/user9@example.com", TestContext.Current.CancellationToken)).IsSuccessStatusCode);
         await receiver.StopAsync();
         await moto.EnforceAsync(false);
@@ -162,10 +162,10 @@ public sealed partial class MotoTests(Moto moto) : IClassFixture<Moto>, IAsyncDi
 
         using var receiver = await StartAsync(queue, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_SHARED_CREDENTIALS_FILE=" + path);
 
-        await Until.TrueAsync(() => receiver.Output.Contains("The queue is asked again in 2 s: " + code, StringComparison.Ordinal));
+        await Eventually.TrueAsync(() => receiver.Output.Contains("The queue is asked again in 2 s: " + code, StringComparison.Ordinal));
         Assert.DoesNotContain(id, receiver.Output, StringComparison.Ordinal);
         WriteKey(id, secret);
-        await Until.TrueAsync(async () =>
+        await Eventually.TrueAsync(async () =>
             (await receiver.Private.GetAsync("/suppressed/user0@example.com", TestContext.Current.CancellationToken)).IsSuccessStatusCode);
         await receiver.StopAsync();
         await moto.EnforceAsync(false);

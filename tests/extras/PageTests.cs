@@ -96,7 +96,7 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium>, IAsy
     public async Task A_day_with_a_bad_mailing_shows_at_a_glance_what_is_wrong() {
         await using var app = await StartAsync();
         Assert.Equal(0, (await SimulatorTests.RunAsync(app, "simulate", "day")).Code);
-        await Until.TrueAsync(app.Services.GetRequiredService<IFeedbackStore>().CaughtUpAsync, seconds: 180);
+        await app.CaughtUpAsync(seconds: 180);
 
         var page = await OpenAsync(app.Private.BaseAddress!, new() { ViewportSize = new() { Width = 1200, Height = 900 } });
 
@@ -420,7 +420,7 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium>, IAsy
     // Lets the clock run until the next event is there.
     static async Task<string?> NextAsync(ReceiverApp app, StreamReader lines, TimeSpan step) {
         var line = lines.ReadLineAsync(Cancellation).AsTask();
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(step);
             return line.IsCompleted;
         });
@@ -446,7 +446,7 @@ public sealed class PageTests(Chromium chromium) : IClassFixture<Chromium>, IAsy
         for (int i = 0; i < 32; i++) followers.Add(await FollowAsync(app));
         Assert.Equal(503, await app.StatusAsync("/live"));
         followers[0].Dispose();
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             using var answer = await app.Private.GetAsync("/live", HttpCompletionOption.ResponseHeadersRead, Cancellation);
             return answer.StatusCode == HttpStatusCode.OK;
         });

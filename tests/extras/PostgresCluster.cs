@@ -71,7 +71,7 @@ public sealed class PostgresCluster : IAsyncDisposable {
         _server.ErrorDataReceived += (_, line) => Log.Enqueue(line.Data ?? "");
         _server.BeginOutputReadLine();
         _server.BeginErrorReadLine();
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             try {
                 await ExecuteAsync(For("postgres"), "select 1");
                 return true;

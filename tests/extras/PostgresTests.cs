@@ -631,7 +631,7 @@ public sealed class PostgresTests(PostgresCluster cluster) {
         await app.PostAsync(app.Sns.Bounce(Jane, "mail-1"));
         await app.PostAsync(app.Sns.Bounce(Jane, "mail-2"));
 
-        await Until.TrueAsync(() => own.Log.Any(line => line.Contains("STATEMENT:  ", StringComparison.Ordinal)));
+        await Eventually.TrueAsync(() => own.Log.Any(line => line.Contains("STATEMENT:  ", StringComparison.Ordinal)));
         Assert.DoesNotContain(own.Log, line => line.Contains(Jane, StringComparison.OrdinalIgnoreCase));
     }
 

@@ -31,7 +31,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await using var app = await StartAsync(queue, sns);
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         for (int i = 0; i < 45; i++) Assert.Equal(200, await app.StatusAsync($"/suppressed/user{i}@example.com"));
         Assert.DoesNotContain("Warning", app.Log.Text, StringComparison.Ordinal);
     }
@@ -48,7 +48,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await moto.SendAsync(queue, bounce);
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         Assert.Single(await app.HistoryAsync("twice@example.com"));
     }
 
@@ -63,7 +63,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await using var app = await StartAsync(queue, sns);
 
-        await Until.TrueAsync(() => Task.FromResult(app.Log.Text.Contains("is refused with 403, TopicArn", StringComparison.Ordinal)));
+        await Eventually.TrueAsync(() => Task.FromResult(app.Log.Text.Contains("is refused with 403, TopicArn", StringComparison.Ordinal)));
         Assert.Equal(1, await moto.CountAsync(queue));
         Assert.Empty(await UnreadAfterStopAsync(app));
     }
@@ -82,7 +82,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await using var app = await StartAsync(queue, sns);
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         Assert.Equal(404, await app.StatusAsync("/suppressed/victim@example.com"));
         Assert.Equal(200, await app.StatusAsync("/suppressed/after@example.com"));
         Assert.Contains("is refused with 403, the signature does not fit", app.Log.Text, StringComparison.Ordinal);
@@ -103,7 +103,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await using var app = await StartAsync(queue, sns);
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         var unread = await UnreadAfterStopAsync(app);
         Assert.Equal(["no JSON", forged], unread.Select(each => each["message"].AsString));
         Assert.Equal([Verdict.Malformed.Why, Verdict.BadSignature.Why], unread.Select(each => each["why"].AsString));
@@ -119,7 +119,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await using var app = await StartAsync(queue, new FakeSns());
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         Assert.Equal([new string('a', 16_384), new string('b', 16_384), new string('c', 16_383)],
             (await UnreadAfterStopAsync(app)).Select(each => each["message"].AsString).Order());
     }
@@ -133,10 +133,10 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await using var app = await StartAsync(queue, new FakeSns(), disk);
 
-        await Until.TrueAsync(() => app.Log.Text.Contains("such messages stay in the queue", StringComparison.Ordinal));
+        await Eventually.TrueAsync(() => app.Log.Text.Contains("such messages stay in the queue", StringComparison.Ordinal));
         Assert.Equal(1, await moto.CountAsync(queue));
         disk.OnWrite = RandomAccess.Write;
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(61));
             return await moto.CountAsync(queue) == 0;
         });
@@ -151,7 +151,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         await using var app = await StartAsync(queue, new FakeSns());
         var find = app.Services.GetServices<Func<Finding?>>().ToArray();
 
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(2));
             return find.Any(each => each()?.Mend == "see Sqs:AcceptRaw");
         });
@@ -159,7 +159,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         Assert.Empty(await UnreadAfterStopAsync(app));
 
         await using var believing = await StartRawAsync(queue, app.Folder);
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         Assert.Equal(200, await believing.StatusAsync("/suppressed/raw@example.com"));
     }
 
@@ -169,10 +169,10 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         string queue = await moto.CreateQueueAsync();
         await moto.SendAsync(queue, FakeSns.SesBounce(["raw@example.com"]));
         await using var app = await StartRawAsync(queue);
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         string[] Codes() => [.. app.GetAsync("/status").Result.Json.GetProperty("findings").EnumerateArray().Select(each => each.GetProperty("code").GetString()!)];
 
-        await Until.TrueAsync(() => !Codes().Contains("topic-unconfirmed"));
+        await Eventually.TrueAsync(() => !Codes().Contains("topic-unconfirmed"));
         app.Clock.Advance(TimeSpan.FromDays(8));
         Assert.Contains("topic-silent", Codes());
     }
@@ -183,7 +183,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         string queue = await moto.CreateQueueAsync();
         await moto.SendAsync(queue, FakeSns.SesBounce(["raw@example.com"]));
         await using (var app = await StartRawAsync(queue)) {
-            await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+            await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
             Assert.Equal(200, await app.StatusAsync("/suppressed/raw@example.com"));
             Assert.DoesNotContain("Warning", app.Log.Text, StringComparison.Ordinal);
             await app.StopAsync();
@@ -207,7 +207,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await using var app = await StartRawAsync(queue);
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         Assert.Equal(["Bounce", "Open", "Open"], (await app.HistoryAsync("raw@example.com")).Select(each => each.GetProperty("kind").GetString()).Order());
     }
 
@@ -222,7 +222,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await using var app = await StartRawAsync(queue);
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         Assert.Equal([.. refused.Append(said[2]).Order()], (await UnreadAfterStopAsync(app)).Select(each => each["message"].AsString).Order());
     }
 
@@ -237,7 +237,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await moto.SendAsync(queue, forged.ToJsonString());
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
         Assert.Equal(404, await app.StatusAsync("/suppressed/victim@example.com"));
         Assert.Contains("is refused with 403, the signature does not fit", app.Log.Text, StringComparison.Ordinal);
     }
@@ -252,12 +252,12 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         await using var app = await StartAsync(queue, sns);
 
-        await Until.TrueAsync(() => app.Log.Text.Contains("the signing certificate cannot be had now", StringComparison.Ordinal));
+        await Eventually.TrueAsync(() => app.Log.Text.Contains("the signing certificate cannot be had now", StringComparison.Ordinal));
         Assert.Equal(1, await moto.CountAsync(queue));
         Assert.Equal(404, await app.StatusAsync("/suppressed/later@example.com"));
 
         sns.Answer = sns.DefaultAnswerAsync;
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(61)); // a failed download is remembered for a minute
             return await moto.CountAsync(queue) == 0;
         });
@@ -279,9 +279,9 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         var find = app.Services.GetServices<Func<Finding?>>().ToArray();
         Finding? Left() => find.Select(each => each()).FirstOrDefault(finding => finding?.Code == "queue-left");
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 1); // the clock stands still, so nobody has waited
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 1); // the clock stands still, so nobody has waited
         Assert.Null(Left());
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(2));
             return Left() is not null;
         });
@@ -289,7 +289,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
             StringComparison.Ordinal);
 
         other.WriteCertificate(folder);
-        await Until.TrueAsync(async () => {
+        await Eventually.TrueAsync(async () => {
             app.Clock.Advance(TimeSpan.FromSeconds(2));
             return await moto.CountAsync(queue) == 0;
         });
@@ -306,7 +306,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         app.Services.GetRequiredService<Intake>().Answered += (_, _) => Interlocked.Increment(ref refused);
         await moto.SendAsync(queue, Enumerable.Range(0, 5).Select(i => $"no JSON {i}"));
 
-        await Until.TrueAsync(async () => await moto.CountAsync(queue) == 0);
+        await Eventually.TrueAsync(async () => await moto.CountAsync(queue) == 0);
 
         Assert.Equal(5, refused);
         Assert.Single(System.Text.RegularExpressions.Regex.Matches(app.Log.Text, "SQS message"));
@@ -323,7 +323,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         };
         await using var app = await ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue.Url + "/123456789012/feedback", "Sqs:ServiceUrl=" + queue.Url]);
 
-        await Until.TrueAsync(() => app.Log.Text.Contains("The signature does not match.", StringComparison.Ordinal));
+        await Eventually.TrueAsync(() => app.Log.Text.Contains("The signature does not match.", StringComparison.Ordinal));
         Assert.DoesNotContain("secret-token", app.Log.Text, StringComparison.Ordinal);
     }
 
@@ -348,26 +348,20 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         };
         await using var app = await ReceiverApp.StartAsync(["Sqs:QueueUrl=" + queue.Url + "/123456789012/feedback", "Sqs:ServiceUrl=" + queue.Url], sns: sns);
 
-        await Until.TrueAsync(() => app.Log.Text.Contains("InternalError: a message cannot be deleted", StringComparison.Ordinal));
+        await Eventually.TrueAsync(() => app.Log.Text.Contains("InternalError: a message cannot be deleted", StringComparison.Ordinal));
         var find = app.Services.GetServices<Func<Finding?>>().ToArray();
         Assert.All(find, each => Assert.Null(each()));
         app.Clock.Advance(TimeSpan.FromMinutes(10)); // once is no finding, however long ago
         Assert.All(find, each => Assert.Null(each()));
-        int tries = 0;
-        await Until.TrueAsync(() => {
-            int tried = System.Text.RegularExpressions.Regex.Count(app.Log.Text, "a message cannot be deleted");
-            app.Clock.Advance(TimeSpan.FromSeconds(tried > tries ? 61 : 1));
-            tries = tried;
-            return find.Any(each => each() is not null);
-        });
-        Assert.StartsWith("The queue cannot be emptied since 2026-11-24 08:", Assert.Single(find.Select(each => each()).OfType<Finding>()).Says, StringComparison.Ordinal);
+        var finding = await FoundAsync(app, "a message cannot be deleted", seconds: 61);
+        Assert.StartsWith("The queue cannot be emptied since 2026-11-24 08:", finding.Says, StringComparison.Ordinal);
         mended = true;
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return deletes == 1;
         });
         Assert.Single(await app.HistoryAsync("jane@example.com"));
-        await Until.TrueAsync(() => find.All(each => each() is null));
+        await Eventually.TrueAsync(() => find.All(each => each() is null));
     }
 
     [Fact]
@@ -395,6 +389,20 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         Assert.Equal(200, await again.StatusAsync("/suppressed/held@example.com"));
     }
 
+    /// <summary>The one finding that comes when a try fails, as the log says, each so many seconds after the one before.</summary>
+    static async Task<Finding> FoundAsync(ReceiverApp app, string failed, int seconds) {
+        var find = app.Services.GetServices<Func<Finding?>>().ToArray();
+        Finding[] found = [];
+        int tries = 0;
+        await Eventually.TrueAsync(() => {
+            int tried = System.Text.RegularExpressions.Regex.Count(app.Log.Text, failed);
+            app.Clock.Advance(TimeSpan.FromSeconds(tried > tries ? seconds : 1));
+            tries = tried;
+            return (found = [.. find.Select(each => each()).OfType<Finding>()]).Length > 0;
+        });
+        return Assert.Single(found);
+    }
+
     [Fact]
     public async Task A_receiver_starts_and_answers_when_the_queue_cannot_be_reached_and_keeps_trying() {
         string nobody = $"http://127.0.0.1:{Moto.FreePort()}";
@@ -402,21 +410,14 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
 
         Assert.Equal(200, (await app.PostAsync(app.Sns.Bounce("jane@example.com"))).Status);
         Assert.Equal(200, await app.StatusAsync("/suppressed/jane@example.com"));
-        await Until.TrueAsync(() => app.Log.Text.Contains("The queue is asked again in 1 s: ", StringComparison.Ordinal));
-        await Until.TrueAsync(() => {
+        await Eventually.TrueAsync(() => app.Log.Text.Contains("The queue is asked again in 1 s: ", StringComparison.Ordinal));
+        await Eventually.TrueAsync(() => {
             app.Clock.Advance(TimeSpan.FromSeconds(1));
             return app.Log.Text.Contains("The queue is asked again in 4 s: ", StringComparison.Ordinal);
         });
         var find = app.Services.GetServices<Func<Finding?>>().ToArray();
         Assert.All(find, each => Assert.Null(each()));
-        int tries = 0;
-        await Until.TrueAsync(() => {
-            int tried = System.Text.RegularExpressions.Regex.Count(app.Log.Text, "The queue is asked again");
-            app.Clock.Advance(TimeSpan.FromSeconds(tried > tries ? 240 : 1));
-            tries = tried;
-            return find.Any(each => each() is not null);
-        });
-        var finding = Assert.Single(find.Select(each => each()).OfType<Finding>());
+        var finding = await FoundAsync(app, "The queue is asked again", seconds: 240);
         Assert.Equal(("queue-unreachable", "error"), (finding.Code, finding.Severity));
         Assert.StartsWith("The queue cannot be read since 2026-11-24 08:00 UTC: ", finding.Says, StringComparison.Ordinal);
     }
@@ -426,7 +427,7 @@ public class QueueTests(Moto moto) : IClassFixture<Moto> {
         NeedsMoto();
         await using var app = await StartAsync(moto.Url + "/123456789012/no-such-queue", new FakeSns());
 
-        await Until.TrueAsync(() => app.Log.Text.Contains("The queue is asked again in 1 s: ", StringComparison.Ordinal));
+        await Eventually.TrueAsync(() => app.Log.Text.Contains("The queue is asked again in 1 s: ", StringComparison.Ordinal));
         Assert.Contains("NonExistentQueue", app.Log.Text, StringComparison.Ordinal);
     }
 

@@ -235,8 +235,8 @@ public sealed class SimulatorTests {
         Assert.Equal((0, "200 kept (20,107 times)\n"), (code, output));
         Assert.Contains(" of 20,107 posted\n", error, StringComparison.Ordinal);
 
+        await app.CaughtUpAsync(seconds: 180);
         var store = app.Services.GetRequiredService<IFeedbackStore>();
-        await Until.TrueAsync(store.CaughtUpAsync, seconds: 180);
         var counts = await store.CountsAsync(hourly: true, DateTimeOffset.UtcNow.AddHours(-24));
         Assert.Equal(new Rates(10_000, 9_833, 110, 59), Rates.Of(counts));
         Assert.Equal("0.60", (100 * Rates.Of(counts).ComplaintRate!.Value).ToString("F2", CultureInfo.InvariantCulture));
